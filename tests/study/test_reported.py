@@ -1,0 +1,83 @@
+"""The printed numbers are the report's own, and a damaged copy is refused with its place."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from common.errors import StudyError
+from common.paths import ROOT
+from common.study import reported
+
+FACTS = ROOT.parent / "shared" / "facts" / "reported.csv"
+
+
+def facts() -> list[dict]:
+    if not FACTS.exists():
+        pytest.skip("the collected facts are not beside this checkout")
+    with FACTS.open(encoding="utf-8", newline="") as file:
+        return [line for line in csv.DictReader(file) if line["report"] == "swissbert"]
+
+
+def test_every_collected_number_is_in_our_copy_with_its_value() -> None:
+    tables = [line for line in facts() if not line["table"].startswith("text_")]
+    assert len(facts()) == 104
+    for line in tables:
+        ours = reported.printed("swissbert", line["table"], line["split"])[line["row_id"]][line["metric"]]
+        assert ours == float(line["value"])
+    # Each example sentence carries two of the collected numbers: the true label and the report's prediction.
+    assert len(tables) + 2 * len(reported.examples("swissbert")) == 104
+
+
+def test_printed_overall_is_the_mean_of_the_three_printed_metrics() -> None:
+    for table in ("table2", "table3", "table4"):
+        for metrics in reported.printed("swissbert", table).values():
+            mean = (metrics["sst_acc"] + metrics["para_acc"] + metrics["sts_corr"]) / 3
+            assert metrics["overall"] == pytest.approx(mean, abs=0.0005 + 1e-9)  # half of the last printed digit
+
+
+def test_unknown_table_is_refused() -> None:
+    with pytest.raises(StudyError, match="no numbers of swissbert table9"):
+        reported.printed("swissbert", "table9")
+
+
+def test_claims_of_chosen_rows_need_no_other_row() -> None:
+    rows = ["swissbert_no_extension", "swissbert_pair"]
+    chosen = [claim for claim in reported.claims("swissbert", rows) if claim.terms]
+    assert [claim.id for claim in chosen] == ["swissbert_c07", "swissbert_c08"]
+
+
+def test_every_row_of_a_claim_is_printed() -> None:
+    known = set(reported.printed("swissbert", "table2"))
+    for claim in reported.claims("swissbert"):
+        assert {row for term in claim.terms for row in (term.a, term.b)} <= known
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("printed.csv", ",0.334,", ",0.33x,", r"printed.csv:6: '0.33x' is no number"),
+        ("printed.csv", ",0.334,", ",nan,", r"printed.csv:6: 'nan' is not finite"),
+        ("printed.csv", "dev,sst_acc,0.334", "dev,sst,0.334", r"printed.csv:6: metric 'sst'"),
+        ("printed.csv", "dev,para_acc,0.649", "dev,sst_acc,0.649", r"printed.csv:7: .* has sst_acc twice"),
+        ("printed.csv", "value,section", "section,value", r"printed.csv:1: columns"),
+        ("printed.csv", "dev,sst_acc,0.334,", "dev,sst_acc,0.334,,", r"printed.csv:6: 9 fields, expected 8"),
+        ("claims.yaml", "'>=', swissbert_no_extension, 0.1]", "'>=', swissbert_no_extension, 0.1, 3]", "swissbert_c07"),
+        ("claims.yaml", "'>=', swissbert_no_extension, 0.1]", "'=>', swissbert_no_extension, 0.1]", "swissbert_c07"),
+    ],
+)
+def test_damaged_copy_is_refused_with_its_place(
+    name: str, old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "reported"
+    shutil.copytree(Path(reported.__file__).parent, folder)
+    text = (folder / name).read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+    monkeypatch.setattr(reported, "files", lambda package: folder)
+    with pytest.raises(StudyError, match=message):
+        reported.printed("swissbert", "table2")
+        reported.claims("swissbert")
