@@ -1,0 +1,105 @@
+"""Read SST-5, QQP and STS-B from the hub at a recorded revision, or from a local folder saved by `datasets`.
+
+The hub's splits are not the reports' splits: the starter cut QQP and STS-B anew.
+Not here: the starter's files (`tables.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.data.split import Split
+from common.data.tables import Row, make_split, missing_column, parse_label
+from common.data.tasks import TASKS, Task
+from common.errors import StudyError
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class HubSet(NamedTuple):
+    """Where a task lives on the hub; `folder` is its name in a local copy (`hub:<folder>`)."""
+
+    repository: str
+    config: str | None
+    revision: str
+    folder: str
+    text_columns: tuple[str, ...]
+
+
+_GLUE = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+HUB_SETS = {
+    "sst": HubSet("SetFit/sst5", None, "e51bdcd8cd3a30da231967c1a249ba59361279a3", "sst5", ("text",)),
+    "para": HubSet("nyu-mll/glue", "qqp", _GLUE, "qqp", ("question1", "question2")),
+    "sts": HubSet("nyu-mll/glue", "stsb", _GLUE, "stsb", ("sentence1", "sentence2")),
+}
+HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
+HUB_NO_LABEL = -1
+_SAVE_FIX = "Save the DatasetDict, train and validation included, with save_to_disk in <folder>/{sst5,qqp,stsb}."
+_HUB_FIX = "Check the network and HF_HUB_OFFLINE, or use 'embedded', a starter folder or 'hub:<local folder>'."
+
+
+def read_hub(folder: Path | None = None) -> dict[str, dict[str, Split]]:
+    """Read the three tasks from the hub, or from `folder`/{sst5,qqp,stsb}.
+
+    Returns:
+        task -> "train", "dev" (the hub's "validation") and, where present, "test" -> `Split`. The labels of a split
+        without any (-1 throughout, as in the tests of GLUE) are `None`; ids are `<folder>-<hub split>-<row number>`.
+
+    Raises:
+        StudyError: E-HUB when the hub gives no data, E-FILE, E-COLUMN or E-LABEL when the data are not as expected.
+    """
+    return {task: _read_task(TASKS[task], folder) for task in HUB_SETS}
+
+
+def _read_task(task: Task, folder: Path | None) -> dict[str, Split]:
+    source = HUB_SETS[task.name]
+    place = f"{folder / source.folder}" if folder else f"{source.repository} ({source.config or 'default'})"
+    data = _open_hub(source, folder, place)
+    missing = [name for name in (HUB_SPLITS["train"], HUB_SPLITS["dev"]) if name not in data]
+    if missing:
+        what = f"no split {', '.join(missing)}; found {', '.join(data)}"
+        raise StudyError("E-FILE", place, what, _SAVE_FIX)
+    return {split: _hub_split(data[key], task, f"{place}:{key}") for split, key in HUB_SPLITS.items() if key in data}
+
+
+def _open_hub(source: HubSet, folder: Path | None, place: str) -> datasets.DatasetDict:
+    import datasets  # slow to import, and needed for this source only
+
+    failures = (OSError, ValueError, datasets.exceptions.DatasetsError)
+    if folder:
+        try:
+            data = datasets.load_from_disk(str(folder / source.folder))
+        except failures as error:
+            raise StudyError("E-FILE", place, f"not a saved dataset: {error}", _SAVE_FIX) from error
+        if not isinstance(data, datasets.DatasetDict):
+            raise StudyError("E-FILE", place, "one Dataset, where a DatasetDict with splits was expected", _SAVE_FIX)
+        return data
+    try:
+        return datasets.load_dataset(source.repository, source.config, revision=source.revision)
+    except failures as error:
+        raise StudyError("E-HUB", place, f"the hub gave no data: {error}", _HUB_FIX) from error
+
+
+def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
+    """One split; rows with a blank text are left out by id, because nobody can mend a fixed revision."""
+    columns = HUB_SETS[task.name].text_columns
+    missing = [column for column in (*columns, "label") if column not in data.column_names]
+    if missing:
+        raise StudyError("E-COLUMN", place, missing_column(missing[0], data.column_names), _SAVE_FIX)
+    texts = list(zip(*(data[column] for column in columns), strict=True))
+    labels = list(data["label"])
+    is_labelled = any(label != HUB_NO_LABEL for label in labels)
+    key = f"{HUB_SETS[task.name].folder}-{place.rpartition(':')[2]}"
+    rows, left_out, wrong = [], [], []
+    for index, (pair, label) in enumerate(zip(texts, labels, strict=True)):
+        value, what = parse_label(str(label), task) if is_labelled else (None, "")
+        wrong += [f"row {index}: {what}"] if what else []
+        if all(text and text.strip() for text in pair):
+            rows.append(Row(f"{key}-{index}", pair, value))
+        else:
+            left_out.append(f"{key}-{index}")
+    if wrong:
+        raise StudyError("E-LABEL", f"{place}:label", wrong[0], _SAVE_FIX, tuple(wrong))
+    return make_split(rows, task, is_labelled, left_out)
