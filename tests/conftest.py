@@ -1,0 +1,49 @@
+"""What every test gets: seeds, determinism, no network, no screen; `--runslow` and the real data folder."""
+
+from __future__ import annotations
+
+import os
+
+# Read when the libraries are imported, so they must be set before any test imports one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "Agg"
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+CS224N = ROOT.parent / "shared" / "data" / "cs224n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--runslow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; run with --runslow"))
+
+
+@pytest.fixture(autouse=True)
+def _determinism() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(scope="session")
+def cs224n() -> Path:
+    """The data folder of the CS224N starter, where this machine has one beside the checkout."""
+    if not CS224N.is_dir():
+        pytest.skip("no folder ../shared/data/cs224n beside the checkout (the real data are not committed)")
+    return CS224N
