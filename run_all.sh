@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs the study: notebooks, tables, figures and gallery. ./run_all.sh --help lists the options.
+set -euo pipefail
+HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
+# shellcheck source=scripts/bootstrap.sh
+. "$HERE/scripts/bootstrap.sh"
+# The tokenizers warn about forks when this is unset.
+export TOKENIZERS_PARALLELISM=false
+cd -- "$ROOT"
+exec "$STUDY_PYTHON" -m common.runner "$@"

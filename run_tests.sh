@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Runs every check and fails if any of them does: ruff, the notebooks, the published copies, the tests.
+# Arguments go to the last pytest, for example: ./run_tests.sh --runslow -k data
+set -euo pipefail
+HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
+# shellcheck source=scripts/bootstrap.sh
+. "$HERE/scripts/bootstrap.sh"
+cd -- "$ROOT"
+export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# One thread a process: two pytest workers fill two cores, and more threads only wait for each other.
+export OMP_NUM_THREADS=1
+
+failed=""
+check() {
+  local title="$1"
+  shift
+  printf '\n== %s\n' "$title"
+  "$@" || failed="$failed, $title"
+}
+nbval() { "$STUDY_PYTHON" -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=600 "$@"; }
+any_notebook() { compgen -G "$1/*.ipynb" >/dev/null; }
+
+check "ruff check" "$STUDY_PYTHON" -m ruff check .
+check "ruff format" "$STUDY_PYTHON" -m ruff format --check .
+if any_notebook notebooks; then
+  STUDY_PROFILE=smoke check "notebooks" nbval notebooks
+fi
+if any_notebook results/cpu/notebooks; then
+  check "published notebooks" nbval results/cpu/notebooks
+fi
+[ -z "$failed" ] || printf '\nFailed so far: %s\n' "${failed#, }"
+check "tests" "$STUDY_PYTHON" -m pytest -n 2 "$@"
+[ -z "$failed" ]
