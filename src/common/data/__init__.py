@@ -1,0 +1,1 @@
+"""Source files to token batches: tasks, sources, the embedded corpus, encoding."""

@@ -1,0 +1,153 @@
+"""Text to token ids, once, and token ids to padded batches.
+
+Uses the checkpoint's own fast tokenizer (the `tokenizers` library). A split is tokenised once a process and kept as
+flat arrays; batches are cut from sentences of like length, so that little is spent on padding. Orders are stateless:
+they follow from (seed, epoch, task) alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import BertWordPieceTokenizer, Tokenizer
+from torch import Tensor
+
+from common.data.split import Split
+from common.errors import StudyError
+
+# Batches per pool within which an epoch sorts by length: enough to save padding, few enough to keep batches varied.
+POOL_BATCHES = 16
+
+Part = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded inputs of one task: one part, or two parts for pairs that are encoded separately.
+
+    A part is (input_ids, attention_mask, token_type_ids), each (B, T); the mask is 1 where a token is real. labels:
+    (B,) float32, or None without labels.
+    """
+
+    inputs: tuple[Part, ...]
+    labels: Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        """Real tokens in the batch."""
+        return int(sum(mask.sum() for _, mask, _ in self.inputs))
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """N token sequences in one flat array: `ids[offsets[i]:offsets[i + 1]]`, the first `first[i]` in segment 0."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    first: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def padded(self, rows: np.ndarray) -> Part:
+        """The given rows as a part, padded to their own longest."""
+        lengths = self.lengths[rows]
+        columns = np.arange(lengths.max())
+        mask = columns[None, :] < lengths[:, None]  # (B, T)
+        flat = np.minimum(self.offsets[rows][:, None] + columns, len(self.ids) - 1)
+        ids = np.where(mask, self.ids[flat], 0)
+        types = mask & (columns[None, :] >= self.first[rows][:, None])
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64)), torch.from_numpy(types.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A tokenised split: one Ragged per part, labels, and the number of texts cut at the encoder's length."""
+
+    parts: tuple[Ragged, ...]
+    labels: np.ndarray | None
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.parts[0].lengths)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens of each example over all its parts."""
+        return sum(part.lengths for part in self.parts)
+
+    def batch(self, rows: np.ndarray) -> Batch:
+        """The given rows as a padded batch."""
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32))
+        return Batch(tuple(part.padded(rows) for part in self.parts), labels)
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """The tokenizer of a checkpoint folder (tokenizer.json, or vocab.txt of an uncased BERT), cutting at max_length.
+
+    `[SEP]` and its like in a user's text are read as text, not as control tokens.
+    """
+    if (folder / "tokenizer.json").is_file():
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    elif (folder / "vocab.txt").is_file():
+        tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True).to_str())
+    else:
+        raise StudyError(
+            "E-ENCODER", folder, "there is no tokenizer.json or vocab.txt.", "Add the checkpoint's tokenizer."
+        )
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def encode(split: Split, tokenizer: Tokenizer, as_pair: bool) -> Encoded:
+    """Tokenise a split: both sentences in one input with segment ids (as_pair), or every sentence on its own."""
+    columns = [list(zip(*split.texts, strict=True))] if as_pair else [list(column) for column in split.texts]
+    parts, truncated = [], 0
+    for texts in columns:
+        encodings = tokenizer.encode_batch(texts)
+        truncated += sum(bool(e.overflowing) for e in encodings)
+        offsets = np.concatenate([[0], np.cumsum([len(e.ids) for e in encodings], dtype=np.int64)])
+        ids = np.fromiter((i for e in encodings for i in e.ids), dtype=np.int64, count=int(offsets[-1]))
+        first = np.array([e.type_ids.count(0) for e in encodings], dtype=np.int64)
+        parts.append(Ragged(ids, offsets, first))
+    return Encoded(tuple(parts), split.labels, truncated)
+
+
+def stateless_generator(*key: object) -> torch.Generator:
+    """A generator that depends on nothing but the key, for example (seed, epoch, task)."""
+    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def epoch_batches(lengths: np.ndarray, examples: int, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
+    """The batches of one epoch: a fresh draw of `examples` rows, grouped by length, in random order.
+
+    Args:
+        lengths: (N,) tokens per example.
+        examples: how many to draw; at most N are, each at most once.
+        batch_size: rows per batch; the last drawn batch may be smaller.
+        key: what the order depends on, (seed, epoch, task).
+    """
+    generator = stateless_generator(*key)
+    drawn = torch.randperm(len(lengths), generator=generator).numpy()[:examples]
+    pool = POOL_BATCHES * batch_size
+    batches = []
+    for start in range(0, len(drawn), pool):
+        rows = drawn[start : start + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches += [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+
+def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """All rows, longest first, in batches: the order of evaluation."""
+    order = np.argsort(-lengths, kind="stable")
+    return (order[i : i + batch_size] for i in range(0, len(order), batch_size))

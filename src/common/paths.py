@@ -1,0 +1,74 @@
+"""Every path of the study. Nothing else builds one.
+
+The repository root is found from this file, whatever the working directory. `STUDY_OUT` moves everything that is
+written (results, figures, build) to another folder: tests use it, and so can a read-only checkout.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NOTEBOOKS = ROOT / "notebooks"
+ASSETS = Path(__file__).resolve().parent / "assets"
+TINY_BERT = ASSETS / "tiny-bert"
+
+
+def output_root() -> Path:
+    """Where results, figures and build go: `STUDY_OUT`, or the repository."""
+    return Path(os.environ.get("STUDY_OUT") or ROOT).resolve()
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders one profile writes to."""
+
+    results: Path
+    figures: Path
+    build: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.results / "runs"
+
+    @property
+    def tables(self) -> Path:
+        return self.results / "tables"
+
+    @property
+    def notebooks(self) -> Path:
+        return self.results / "notebooks"
+
+    @property
+    def cards(self) -> Path:
+        return self.results / "cards"
+
+    @property
+    def index(self) -> Path:
+        return self.results / "index.html"
+
+    @property
+    def locks(self) -> Path:
+        return self.build / "locks"
+
+    @property
+    def logs(self) -> Path:
+        return self.build / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.build / "checkpoints"
+
+
+def places(profile: str) -> Places:
+    """The folders of a profile; `smoke` keeps everything under build/, so it never touches results."""
+    root = output_root()
+    base = root / "build" / "smoke" if profile == "smoke" else root
+    return Places(base / "results" / profile, base / "figures" / profile, root / "build" / profile)
+
+
+def cache() -> Path:
+    """Tokenised data and other things that can be made again."""
+    return output_root() / "build" / "cache"
