@@ -1,0 +1,1 @@
+"""Published methods, one function or small class each: losses and schedules."""
