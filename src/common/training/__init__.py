@@ -1,0 +1,1 @@
+"""One run: optimiser, loop, evaluation, probes; and the pretraining of the tiny encoder."""

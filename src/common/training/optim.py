@@ -1,0 +1,73 @@
+"""AdamW from scratch (Loshchilov & Hutter 2019, algorithm 2), in two published variants.
+
+They differ in two places. `torch` divides by sqrt(v / (1 - beta2^t)) + eps and decays the weights before the step. The
+starter code folds the bias correction into the step size, alpha sqrt(1 - beta2^t) / (1 - beta1^t) (Kingma & Ba 2015,
+end of section 2), so eps is added to the uncorrected sqrt(v): early on its eps is larger by up to 1 / sqrt(1 - beta2),
+about 32. It decays after the step, so the decay also acts on the step just taken.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+
+class AdamW(torch.optim.Optimizer):
+    """Adam with decoupled weight decay.
+
+    Args:
+        params: parameters or groups; a frozen parameter is refused, it must never reach an optimiser.
+        lr, betas, eps, weight_decay: as in the paper.
+        correct_bias: False leaves the moments uncorrected (BertAdam).
+        variant: `torch`, or `starter` for the folded correction described above.
+
+    Raises:
+        ValueError: an unknown variant, or a parameter that does not require a gradient.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        correct_bias: bool = True,
+        variant: str = "torch",
+    ):
+        if variant not in ("torch", "starter"):
+            raise ValueError(f"`variant` must be 'torch' or 'starter', got {variant!r}")
+        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**defaults, "correct_bias": correct_bias, "variant": variant})
+        frozen = sum(not p.requires_grad for group in self.param_groups for p in group["params"])
+        if frozen:
+            raise ValueError(f"`params` holds {frozen} frozen parameter(s): weight decay would move them")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient; one without keeps its value and its moments."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, group)
+
+    def _update(self, parameter: Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state.update(step=0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        mean = state["exp_avg"].mul_(beta1).add_(parameter.grad, alpha=1 - beta1)
+        square = state["exp_avg_sq"].mul_(beta2).addcmul_(parameter.grad, parameter.grad, value=1 - beta2)
+        unbias1 = 1 - beta1 ** state["step"] if group["correct_bias"] else 1.0
+        unbias2 = 1 - beta2 ** state["step"] if group["correct_bias"] else 1.0
+        decay = 1 - group["lr"] * group["weight_decay"]
+        if group["variant"] == "torch":
+            denominator = square.sqrt().div_(math.sqrt(unbias2)).add_(group["eps"])
+            parameter.mul_(decay).addcdiv_(mean, denominator, value=-group["lr"] / unbias1)
+        else:
+            step_size = group["lr"] * math.sqrt(unbias2) / unbias1
+            parameter.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-step_size).mul_(decay)

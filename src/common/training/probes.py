@@ -1,0 +1,127 @@
+"""What figures need from a trained model, taken while it is still in memory, so that no weights have to be kept.
+
+Predictions for the reports' own example sentences, and, for models that read both sentences at once, attention: the
+maps of one named pair, and how attention mass is spread over the similarity dev set (swissBERT section 6, Figures 1 to
+3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from common.data.encoding import Encoded, encode, sorted_batches
+from common.data.split import Split
+from common.model.heads import MultitaskModel
+from common.spec import RunSpec
+from common.training.evaluate import predict, score
+
+ATTENTION_BATCH = 64
+NEAR_TOKENS = 2
+MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sentence or pair that a report prints, with its label and the report's prediction (None where not printed)."""
+
+    id: str
+    task: str
+    texts: tuple[str, ...]
+    label: float
+    reported: float | None
+    draws_attention: bool = False
+
+
+def example_predictions(
+    model: MultitaskModel, spec: RunSpec, examples: tuple[Example, ...], tokenizer: Tokenizer
+) -> list[dict]:
+    """The model's predictions for the reports' examples of the tasks it was trained on."""
+    found = []
+    for task in spec.tasks:
+        chosen = [example for example in examples if example.task == task.name]
+        if not chosen:
+            continue
+        texts = tuple(zip(*(example.texts for example in chosen), strict=True))
+        split = Split(tuple(example.id for example in chosen), texts, None)
+        predictions = predict(task, score(model, task.name, encode(split, tokenizer, task.pair_method == "pair")))
+        found += [
+            {
+                "id": e.id,
+                "task": e.task,
+                "texts": list(e.texts),
+                "label": e.label,
+                "reported": e.reported,
+                "predicted": float(p),
+            }
+            for e, p in zip(chosen, predictions, strict=True)
+        ]
+    return found
+
+
+@torch.inference_mode()
+def pair_attention(model: MultitaskModel, example: Example, tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
+    """Tokens of the named pair and its attention maps (L, A, T, T)."""
+    model.eval()
+    encoded = encode(Split((example.id,), tuple((text,) for text in example.texts), None), tokenizer, as_pair=True)
+    part = encoded.batch(np.array([0])).inputs[0]
+    output = model.encoder(*part, output_attentions=True)
+    tokens = [tokenizer.id_to_token(int(i)) for i in part[0][0]]
+    return tokens, torch.cat(output.attentions).float().numpy()
+
+
+@torch.inference_mode()
+def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndarray]:
+    """Shares of the attention that sentence tokens give, each (L, A), averaged over the pairs of a split.
+
+    cross_mass: to tokens of the other sentence. match_mass: to equal tokens of the other sentence. near_mass: to own
+    tokens at distance 1 or 2. special_mass: to [CLS] and both [SEP]. A pair counts once, whatever its length.
+    """
+    model.eval()
+    totals: dict[str, np.ndarray | float] = dict.fromkeys(MASSES, 0.0)
+    for rows in sorted_batches(encoded.lengths, ATTENTION_BATCH):
+        ids, mask, types = encoded.batch(rows).inputs[0]
+        output = model.encoder(ids, mask, types, output_attentions=True)
+        targets = _targets(ids, mask.bool(), types)
+        givers = targets.pop("givers")  # (B, T), sums to 1 over a pair's sentence tokens
+        attention = torch.stack(output.attentions).float()  # (L, B, A, T, T)
+        for name, target in targets.items():
+            received = torch.einsum("lbaij,bij,bi->la", attention, target.float(), givers)
+            totals[name] = totals[name] + received.double().numpy()
+    return {name: total / len(encoded) for name, total in totals.items()}
+
+
+def _targets(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
+    """(B, T, T) masks of who may receive from whom, and the weight (B, T) of each giving token."""
+    last = mask.sum(1, keepdim=True) - 1
+    position = torch.arange(ids.shape[1])
+    first_separator = (types == 0).logical_and(mask).sum(1, keepdim=True) - 1
+    special = (position == 0) | (position == first_separator) | (position == last)  # (B, T)
+    words = mask & ~special
+    other = (types[:, :, None] != types[:, None, :]) & words[:, None, :]
+    distance = (position[:, None] - position[None, :]).abs()
+    near = (types[:, :, None] == types[:, None, :]) & words[:, None, :] & (distance > 0) & (distance <= NEAR_TOKENS)
+    return {
+        "cross_mass": other,
+        "match_mass": other & (ids[:, :, None] == ids[:, None, :]),
+        "near_mass": near,
+        "special_mass": (special & mask)[:, None, :].expand_as(other),
+        "givers": words / words.sum(1, keepdim=True).clamp(min=1),
+    }
+
+
+def collect(
+    model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded], examples: tuple[Example, ...], tokenizer: Tokenizer
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """All probes of a run: the JSON part for the record and the arrays beside it."""
+    facts: dict = {"examples": example_predictions(model, spec, examples, tokenizer)}
+    arrays: dict[str, np.ndarray] = {}
+    if any(task.name == "sts" and task.pair_method == "pair" for task in spec.tasks):
+        arrays |= attention_mass(model, dev["sts"])
+        for example in examples:
+            if example.draws_attention:
+                facts["pair_tokens"], arrays["pair_attention"] = pair_attention(model, example, tokenizer)
+    return facts, arrays
