@@ -21,7 +21,7 @@ METRICS = ("sst_acc", "para_acc", "sts_corr", "cfimdb_acc", "overall")
 OPERATORS = (">", ">=", "<", "<=")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
 EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "predicted")
-STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated")
+STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated", "remark")
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ def printed(report: str, table: str, split: str = "dev") -> dict[str, dict[str, 
     return found
 
 
+def labels(report: str, table: str) -> dict[str, str]:
+    """Row id -> label, as one printed table has them."""
+    lines = (line for _, line in _lines("printed.csv", PRINTED_COLUMNS))
+    return {line["row"]: line["label"] for line in lines if (line["report"], line["table"]) == (report, table)}
+
+
 def examples(report: str) -> list[dict]:
     """The sentences a report prints, as {id, task, texts, label, reported}; reported is the report's own prediction."""
     return [
@@ -83,7 +89,7 @@ def examples(report: str) -> list[dict]:
 
 
 def stated() -> list[dict]:
-    """The counts that the reports give for the data, as {report, section, task, split, what, stated}."""
+    """The counts that the reports give for the data, as {report, section, task, split, what, stated, remark}."""
     return [
         {**line, "stated": int(_number(where, line["stated"]))} for where, line in _lines("stated.csv", STATED_COLUMNS)
     ]
