@@ -82,7 +82,8 @@ find_python() {
     esac
     [ -z "${PYTHON:-}" ] || break
   done
-  fail "Python 3.11 or newer is needed (${seen:+found: ${seen#, }}${seen:-none found})." \
+  seen="${seen:-, none}"
+  fail "Python 3.11 or newer is needed (found: ${seen#, })." \
     "Install it, or name it: PYTHON=/path/to/python3.11 $0"
 }
 
