@@ -1,0 +1,21 @@
+"""Rows of the reports' tables, the runs behind them, and the store they live in: what a notebook imports."""
+
+from common.study.cards import data_card, parity_card
+from common.study.rows import Row, changes, examples, row, rows, variant
+from common.study.session import Failure, Results, RowResult, Study, open_study
+
+__all__ = [
+    "Failure",
+    "Results",
+    "Row",
+    "RowResult",
+    "Study",
+    "changes",
+    "data_card",
+    "examples",
+    "open_study",
+    "parity_card",
+    "row",
+    "rows",
+    "variant",
+]

@@ -1,0 +1,330 @@
+"""What a notebook holds: a study on one profile, which reads the runs it has and trains the ones it lacks.
+
+    lab = study.open_study("quick")
+    results = lab.run(study.rows("swissbert", "table2"))
+
+Specs get the names of data and encoder, never paths. In report-only mode nothing is trained and neither data nor
+encoder need be there; where they are, their hashes are compared with those in the records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+
+from common import paths
+from common.data import sources
+from common.errors import StudyError
+from common.model import weights
+from common.paths import Places
+from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
+from common.study.execute import Job, RemotePool, default_jobs, local_pool
+from common.study.progress import Progress
+from common.study.rows import Row
+from common.study.store import RunStore
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that did not end well: why, and where its log is."""
+
+    seed: int
+    run_id: str
+    message: str
+    log: str | None
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """What one row came to: a record per seed (and per spec, where a row has several), in order.
+
+    coincides_with: an earlier row of the same call that is the same run under this profile.
+    """
+
+    row: Row
+    records: tuple[dict, ...]
+    failures: tuple[Failure, ...] = ()
+    coincides_with: str | None = None
+
+
+class Results(dict[str, RowResult]):
+    """Row id -> RowResult, in the order the rows were given."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    row: Row
+    seed: int
+    written: RunSpec
+    applied: RunSpec
+
+    @property
+    def run_id(self) -> str:
+        return self.applied.run_id
+
+    def __str__(self) -> str:
+        return f"{self.row.id}, seed {self.seed}: {self.run_id}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """One profile, its store, and what to train with.
+
+    data and encoder are the names that go into specs, source and encoder_source what is loaded.
+    """
+
+    profile: Profile
+    places: Places
+    store: RunStore
+    seeds: tuple[int, ...]
+    data: str
+    encoder: str
+    report_only: bool
+    jobs: int
+    source: str | None
+    encoder_source: str
+
+    def __str__(self) -> str:
+        threads = self.profile.threads or "all"
+        seeds = ", ".join(map(str, self.seeds))
+        mode = ", report only" if self.report_only else ""
+        parts = f"encoder {self.encoder}, data {self.data}, seeds {seeds}, threads per run {threads}"
+        return f"profile {self.profile.name}: {parts}{mode}"
+
+    def apply(self, spec: RunSpec, seed: int) -> RunSpec:
+        """What this machine runs in place of the report's spec."""
+        return self.profile.apply(replace(spec, seed=seed), self.data, self.encoder)
+
+    def corpus(self) -> sources.Corpus:
+        """The data, read once; StudyError with every problem when it cannot be read."""
+        if self.source is None:
+            what = f"profile {self.profile.name} needs the {self.data} data."
+            raise StudyError("E-DATA", "data", what, "Give it: --data FOLDER (a CS224N data folder) or --data hub.")
+        return _corpus(self.source)
+
+    def encoder_folder(self) -> Path:
+        """The folder of the encoder's files, fetched on first need."""
+        return weights.resolve_encoder(self.encoder_source)
+
+    def run(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> Results:
+        """Read every run of these rows that the store holds, train the others, and hand all of them back.
+
+        Raises:
+            StudyError: E-MISSING or E-STALE in report-only mode; E-RECORD where a record was damaged.
+        """
+        rows = list(rows)
+        planned = self.plan(rows, seeds)
+        by_id = {plan.run_id: plan for plan in reversed(planned)}
+        failures = {} if self.report_only else self._train_missing(by_id)
+        records = self._read(planned, failures)
+        return _results(rows, planned, records, failures)
+
+    def plan(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> list[_Planned]:
+        """Every run the rows ask for: row by row, seed by seed."""
+        return [
+            _Planned(row, seed, replace(spec, seed=seed), self.apply(spec, seed))
+            for row in rows
+            for seed in (self.seeds if seeds is None else seeds)
+            for spec in row.specs
+        ]
+
+    def stale(self, record: dict) -> list[str]:
+        """What the run was trained on that is here and differs: names of data sets, or the encoder."""
+        found = [
+            task for task, digest in record["hashes"]["data"].items() if self._data_hashes().get(task, digest) != digest
+        ]
+        digest = self._weights_hash()
+        return found + ([self.encoder] if digest and digest != record["hashes"]["weights"] else [])
+
+    def _train_missing(self, by_id: dict[str, _Planned]) -> dict[str, Failure]:
+        """Train in the runner's pool where there is one, else in this process's own; what failed, by run id."""
+        address = os.environ.get("STUDY_POOL")
+        if not address:
+            wanted = self._wanted(by_id, force=False)
+            return _failures(self._train_here(wanted), by_id) if wanted else {}
+        with contextlib.closing(RemotePool(address)) as pool:
+            wanted = self._wanted(by_id, pool.force)
+            return _failures(pool.run(wanted), by_id) if wanted else {}
+
+    def _train_here(self, wanted: list[Job]) -> dict[str, dict]:
+        self.corpus()  # every problem of the data is told before anything is trained
+        self.encoder_folder()
+        progress = Progress()
+        pool = local_pool(self.jobs, self.profile.threads)
+        try:
+            return pool.run(wanted, progress)
+        except KeyboardInterrupt:
+            local_pool.cache_clear()
+            pool.close()
+            print("Stopped. Finished runs are kept: run the cell again to go on.", file=sys.stderr)
+            raise
+        finally:
+            progress.close()
+
+    def _wanted(self, by_id: dict[str, _Planned], force: bool) -> list[Job]:
+        """Jobs for what the store lacks, for what was trained on other data, and with `force` for everything."""
+        jobs = []
+        for run_id, plan in by_id.items():
+            if force or not self.store.present(run_id):
+                jobs.append(self._job(plan))
+            elif changed := self.stale(self.store.get(run_id)):
+                print(
+                    f"{plan} was trained on other contents of {', '.join(changed)}: training it again.", file=sys.stderr
+                )
+                jobs.append(self._job(plan, force=True))
+        return jobs
+
+    def _job(self, plan: _Planned, force: bool = False) -> Job:
+        return Job(
+            run_id=plan.run_id,
+            label=f"{plan.row.label}, seed {plan.seed}",
+            spec=to_dict(plan.applied),
+            written=to_dict(plan.written),
+            profile=self.profile.name,
+            data=self.source or self.data,
+            encoder=self.encoder_source,
+            out=str(paths.output_root()),
+            log=str(self.places.logs / f"{plan.run_id}.log"),
+            examples=plan.applied.total_examples(REPORT_TRAIN),
+            force=force,
+        )
+
+    def _read(self, planned: list[_Planned], failures: dict[str, Failure]) -> dict[str, dict]:
+        wanted = {plan.run_id: plan for plan in planned if plan.run_id not in failures}
+        missing = tuple(str(plan) for run_id, plan in wanted.items() if not self.store.present(run_id))
+        if missing:
+            what = f"{len(missing)} of {len(wanted)} runs are not in the store of profile {self.profile.name}."
+            raise StudyError("E-MISSING", "report-only", what, f"Train them: {self._command()}", missing)
+        records = {run_id: self.store.get(run_id) for run_id in wanted}
+        if self.report_only:
+            self._refuse_stale(wanted, records)
+        return records
+
+    def _refuse_stale(self, wanted: dict[str, _Planned], records: dict[str, dict]) -> None:
+        changed = {run_id: self.stale(record) for run_id, record in records.items()}
+        problems = tuple(f"{wanted[run_id]} ({', '.join(names)})" for run_id, names in changed.items() if names)
+        if problems:
+            what = f"{len(problems)} of {len(records)} runs were trained on other data or weights than those here."
+            raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
+
+    def _command(self) -> str:
+        needs_data = ["--data", self.source or "FOLDER"] if self.data != "embedded" else []
+        encoder = ["--encoder", self.encoder_source] if self.encoder != self.profile.encoder else []
+        seeds = ["--seeds", ",".join(map(str, self.seeds))] if self.seeds != self.profile.seeds else []
+        return shlex.join(["./run_all.sh", "--profile", self.profile.name, *needs_data, *encoder, *seeds])
+
+    def _data_hashes(self) -> dict[str, str]:
+        """Hashes of the data, where it is at hand: in report-only mode nothing is fetched for this."""
+        is_here = self.source and (self.data != "hub" or not self.report_only)
+        return _fingerprint(self.source) if is_here else {}
+
+    def _weights_hash(self) -> str | None:
+        return _weights_sha256(self.encoder_source)
+
+
+def open_study(
+    profile: str | None = None,
+    data: str | os.PathLike | None = None,
+    encoder: str | os.PathLike | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    report_only: bool = False,
+) -> Study:
+    """Open a study.
+
+    Args:
+        profile: its name; None takes `STUDY_PROFILE` from the environment, or quick.
+        data: embedded, hub, or a CS224N data folder; None takes the profile's.
+        encoder: a known name, a folder or a hub id; None takes the profile's.
+        seeds: None takes the profile's.
+        jobs: runs at once; None takes what fits on the cores. Results do not depend on it.
+        report_only: read records only; data and encoder need not be there.
+    """
+    chosen = profile_named(profile or os.environ.get("STUDY_PROFILE") or "quick")
+    source = str(data) if data else ("embedded" if chosen.data == "embedded" else None)
+    name = sources.name(source) if source else chosen.data
+    if report_only and source and name == "cs224n" and not Path(source).is_dir():
+        source = None  # a name is enough to find the records
+    places = paths.places(chosen.name)
+    return Study(
+        profile=chosen,
+        places=places,
+        store=RunStore(places),
+        seeds=_checked_seeds(chosen.seeds if seeds is None else seeds),
+        data=name,
+        encoder=weights.encoder_name(str(encoder)) if encoder else chosen.encoder,
+        report_only=report_only,
+        jobs=_checked_jobs(default_jobs(chosen.threads) if jobs is None else jobs),
+        source=source,
+        encoder_source=str(encoder) if encoder else chosen.encoder,
+    )
+
+
+def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
+    is_sound = isinstance(seeds, list | tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
+    if not is_sound or not seeds or len(set(seeds)) < len(seeds):
+        what = f"expected distinct whole numbers from 0, got {seeds!r}."
+        raise StudyError("E-SEEDS", "seeds", what, "Write them as a list: [0, 1, 2].")
+    return tuple(seeds)
+
+
+def _checked_jobs(jobs: int) -> int:
+    if type(jobs) is not int or not 1 <= jobs <= 256:
+        raise StudyError(
+            "E-JOBS", "jobs", f"expected a number from 1 to 256, got {jobs!r}.", "Give the number of runs at once."
+        )
+    return jobs
+
+
+@functools.cache
+def _corpus(source: str) -> sources.Corpus:
+    return sources.load(source)
+
+
+@functools.cache
+def _fingerprint(source: str) -> dict[str, str]:
+    return sources.fingerprint(_corpus(source))
+
+
+@functools.cache
+def _weights_sha256(encoder: str) -> str | None:
+    """Hash of the encoder's weights where they are on this machine; nothing is fetched for it."""
+    if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or (encoder == "minilm-l6" and _has_minilm())):
+        return None
+    return weights.file_sha256(weights.resolve_encoder(encoder) / weights.WEIGHT_FILE)
+
+
+def _has_minilm() -> bool:
+    return any(metadata.distributions(name=weights.MINILM_PACKAGE))
+
+
+def _failures(results: dict[str, dict], by_id: dict[str, _Planned]) -> dict[str, Failure]:
+    return {
+        run_id: Failure(by_id[run_id].seed, run_id, event["message"], event["log"])
+        for run_id, event in results.items()
+        if event["event"] == "failed"
+    }
+
+
+def _results(
+    rows: list[Row], planned: list[_Planned], records: dict[str, dict], failures: dict[str, Failure]
+) -> Results:
+    results = Results()
+    first_with: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        ids = tuple(plan.run_id for plan in planned if plan.row is row)
+        first = first_with.setdefault(ids, row.id) if ids else row.id
+        results[row.id] = RowResult(
+            row=row,
+            records=tuple(records[i] for i in ids if i in records),
+            failures=tuple(failures[i] for i in ids if i in failures),
+            coincides_with=None if first == row.id else first,
+        )
+    return results
