@@ -1,0 +1,326 @@
+"""The embedded corpus: four small tasks and pretraining text, made from a seed, so that a first run needs no download.
+
+Every text comes from a grammar over about 200 words, and every label follows from what the text means, not from which words
+it holds: reviews turn on negation and contrast, questions and scenes on who does what, in synonyms drawn independently for
+the two texts of a pair. Class priors are those of the real training sets. The sentences are ours; nothing is taken from a
+data set. What it leaves out: spelling, length and the long tail of real text, so scores here rank methods, no more.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from common.data.split import Split
+
+SPLITS = ("train", "dev", "test")
+# The order of sizes is the real one (STS < SST < Quora); dev sets are large enough for differences of 0.05 to be seen.
+SIZES = {"sst": (1600, 600, 600), "para": (3600, 1000, 1000), "sts": (1200, 600, 600), "cfimdb": (600, 400, 400)}
+
+# Shares of each class (for STS, of [0, 1), [1, 2), [2, 3), [3, 4), [4, 5]) in the training files of the course starter.
+PRIORS = {
+    "sst": (0.1278, 0.2596, 0.1901, 0.2718, 0.1507),
+    "para": (0.6247, 0.3753),
+    "sts": (0.1727, 0.1621, 0.1724, 0.2626, 0.2302),
+    "cfimdb": (0.5015, 0.4985),
+}
+
+# Reviews. Adjectives by value, from -2 (awful) to 2 (superb).
+ASPECTS = ("film", "movie", "plot", "story", "script", "cast", "acting", "music", "ending", "humour")
+ADJECTIVES = {
+    -2: ("awful", "terrible", "dreadful"),
+    -1: ("weak", "dull", "silly", "bad"),
+    0: ("average", "ordinary", "plain"),
+    1: ("good", "nice", "clever", "fresh"),
+    2: ("superb", "brilliant", "wonderful"),
+}
+VERDICTS = {
+    -2: ("hated", "loathed"),
+    -1: ("disliked",),
+    0: ("watched", "saw"),
+    1: ("liked", "enjoyed"),
+    2: ("loved", "adored"),
+}
+SST_NOISE = 0.12  # share of sentences rated one step off, as two readers would differ
+
+# Questions. Each inner tuple is one meaning in three words.
+TOPICS = (
+    ("coding", "programming", "computing"),
+    ("running", "jogging", "sprinting"),
+    ("football", "soccer", "goalkeeping"),
+    ("maths", "mathematics", "algebra"),
+    ("driving", "motoring", "cars"),
+    ("cooking", "baking", "cuisine"),
+    ("painting", "drawing", "art"),
+    ("travel", "tourism", "touring"),
+    ("medicine", "healthcare", "nursing"),
+    ("sailing", "boating", "yachting"),
+    ("finance", "banking", "investing"),
+    ("gardening", "farming", "planting"),
+)
+INTENTS = (
+    ("price", "cost", "fee"),
+    ("benefit", "advantage", "gain"),
+    ("risk", "danger", "harm"),
+    ("origin", "history", "source"),
+    ("future", "outlook", "fate"),
+    ("meaning", "sense", "definition"),
+    ("purpose", "goal", "aim"),
+    ("method", "way", "technique"),
+)
+QUESTION_FRAMES = (
+    "what is the {intent} of {topic} ?",
+    "can you explain the {intent} of {topic} ?",
+    "does {topic} have a {intent} ?",
+    "when it comes to {topic} , what is the {intent} ?",
+    "who knows the {intent} of {topic} ?",
+    "how do i find the {intent} of {topic} ?",
+)
+# Of the pairs that are no duplicates: the topic, the intent, or both differ.
+QUESTION_EDITS = (("topic",), ("intent",), ("topic", "intent"))
+QUESTION_EDIT_WEIGHTS = (0.45, 0.45, 0.1)
+
+# Scenes.
+ACTORS = (
+    ("man", "guy", "gentleman"),
+    ("woman", "lady", "female"),
+    ("boy", "lad", "youngster"),
+    ("dog", "hound", "puppy"),
+    ("cat", "kitten", "tomcat"),
+    ("teacher", "tutor", "instructor"),
+    ("doctor", "medic", "physician"),
+    ("thief", "robber", "burglar"),
+)
+ACTIONS = (
+    ("follows", "trails", "tracks"),
+    ("helps", "assists", "aids"),
+    ("pushes", "shoves", "nudges"),
+    ("watches", "observes", "views"),
+    ("greets", "welcomes", "hails"),
+    ("scares", "frightens", "alarms"),
+)
+PLACES = (
+    ("park", "garden", "meadow"),
+    ("street", "road", "lane"),
+    ("house", "home", "cottage"),
+    ("shop", "store", "market"),
+    ("river", "stream", "creek"),
+    ("forest", "woods", "grove"),
+)
+SCENE_FRAMES = (
+    "the {agent} {action} the {patient} near the {place} .",
+    "near the {place} the {agent} {action} the {patient} .",
+)
+# What differs between two scenes: share of pairs, points lost of 5. Swapped roles keep every word and change both roles.
+SCENE_EDITS: dict[tuple[str, ...], tuple[float, float]] = {
+    (): (0.22, 0.0),
+    ("place",): (0.20, 1.0),
+    ("action",): (0.08, 1.6),
+    ("agent",): (0.05, 2.0),
+    ("patient",): (0.05, 2.0),
+    ("swap",): (0.26, 3.2),
+    ("swap", "place"): (0.09, 4.2),
+    ("agent", "patient", "action", "place"): (0.05, 5.0),
+}
+SCENE_NOISE = 0.7  # half width of the uniform noise on a score, in points
+
+Example = tuple[tuple[str, ...], float]
+
+
+def make_corpus(seed: int = 0) -> dict[str, dict[str, Split]]:
+    """Make all tasks: `sst` and `cfimdb` (one column), `para` and `sts` (two columns), each with train, dev and test.
+
+    No two examples of a task, in whatever split, have the same text (for pairs: the same two texts in either order).
+    """
+    makers = {"sst": _review_example, "para": _question_example, "sts": _scene_example, "cfimdb": _long_review_example}
+    return {task: _make_task(task, make, seed) for task, make in makers.items()}
+
+
+def mlm_texts(name: str, seed: int = 0) -> list[tuple[str, ...]]:
+    """Make a pretraining corpus: documents of consecutive sentences that restate one thing in other words.
+
+    Documents about like things (the same people in other roles, the same topic with another question, the same film with
+    another verdict) stand side by side, so that a neighbour's sentence is a hard negative for next-sentence prediction.
+
+    Args:
+        name: which corpus; `base` is what the shipped encoder was pretrained on.
+        seed: another seed gives other documents of the same kind.
+    """
+    if name not in TEXT_MAKERS:
+        raise ValueError(f"name: one of {sorted(TEXT_MAKERS)} expected, {name!r} found")
+    return TEXT_MAKERS[name](random.Random(f"text {name} {seed}"))
+
+
+def _make_task(task: str, make: Callable[[random.Random, int], Example], seed: int) -> dict[str, Split]:
+    seen: set[tuple[str, ...]] = set()
+    splits = {}
+    for split, size in zip(SPLITS, SIZES[task], strict=True):
+        rng = random.Random(f"{task} {split} {seed}")
+        classes = _class_sequence(PRIORS[task], size, rng)
+        examples = [_draw_new(make, rng, label, seen) for label in classes]
+        texts, labels = zip(*examples, strict=True)
+        dtype = np.float64 if task == "sts" else np.int64
+        ids = tuple(f"{task}-{split}-{i:04d}" for i in range(size))
+        splits[split] = Split(ids, tuple(zip(*texts, strict=True)), np.array(labels, dtype=dtype))
+    return splits
+
+
+def _class_sequence(priors: tuple[float, ...], size: int, rng: random.Random) -> list[int]:
+    """Classes in random order, in numbers as near to `priors` as whole examples allow."""
+    edges = [round(size * sum(priors[: i + 1]) / sum(priors)) for i in range(len(priors))]
+    classes = [sum(i >= edge for edge in edges) for i in range(size)]
+    rng.shuffle(classes)
+    return classes
+
+
+def _draw_new(make: Callable, rng: random.Random, label: int, seen: set[tuple[str, ...]]) -> Example:
+    while True:
+        texts, value = make(rng, label)
+        key = tuple(sorted(texts))
+        if key not in seen and len(set(texts)) == len(texts):
+            seen.add(key)
+            return texts, value
+
+
+def _review_example(rng: random.Random, label: int) -> Example:
+    value = label - 2
+    if rng.random() < SST_NOISE:
+        value = rng.choice([v for v in (value - 1, value + 1) if v in ADJECTIVES])
+    return (_review(rng, value),), label
+
+
+def _review(rng: random.Random, value: int) -> str:
+    """A sentence that means `value`: one clause, or two of which the main one decides."""
+    main = _clause(rng, value)
+    other = _clause(rng, rng.choice([v for v in ADJECTIVES if v * value < 0 or abs(v - value) == 2]))
+    frames = (
+        "{m} .",
+        "{s} and {m} .",
+        "{o} but {m} .",
+        "although {o} , {m} .",
+        "{m} although {o} .",
+        "{m} despite this , though {o} .",
+    )
+    return rng.choice(frames[:5] + frames[2:5]).format(m=main, o=other, s=_clause(rng, value))
+
+
+def _clause(rng: random.Random, value: int) -> str:
+    return f"the {rng.choice(ASPECTS)} {rng.choice(('is', 'was', 'seems'))} {_phrase(rng, value)}"
+
+
+def _phrase(rng: random.Random, value: int) -> str:
+    """An adjective, strengthened, weakened or negated, that means `value` as a whole."""
+    sign = 1 if value > 0 else -1
+    pick = {v: rng.choice(words) for v, words in ADJECTIVES.items()}
+    if value == 0:
+        return rng.choice((pick[0], f"neither {pick[1]} nor {pick[-1]}", f"rather {pick[0]}"))
+    if abs(value) == 2:
+        return rng.choice((pick[value], f"very {pick[sign]}", f"truly {pick[sign]}"))
+    return rng.choice((pick[sign], f"slightly {pick[sign]}", f"not {pick[-sign]}", f"not {pick[-2 * sign]}"))
+
+
+def _long_review_example(rng: random.Random, label: int) -> Example:
+    sign = 1 if label else -1
+    values = [sign * rng.choice((1, 2)) for _ in range(3)] + [0] * rng.choice((0, 1)) + [-sign] * rng.choice((0, 1, 2))
+    rng.shuffle(values)
+    return (" ".join(_review(rng, value) for value in values),), label
+
+
+def _question_example(rng: random.Random, label: int) -> Example:
+    topic, intent = rng.choice(TOPICS), rng.choice(INTENTS)
+    edits = () if label else rng.choices(QUESTION_EDITS, QUESTION_EDIT_WEIGHTS)[0]
+    other_topic = _another(rng, TOPICS, topic) if "topic" in edits else topic
+    other_intent = _another(rng, INTENTS, intent) if "intent" in edits else intent
+    return (_question(rng, topic, intent), _question(rng, other_topic, other_intent)), label
+
+
+def _question(rng: random.Random, topic: tuple[str, ...], intent: tuple[str, ...]) -> str:
+    return rng.choice(QUESTION_FRAMES).format(topic=rng.choice(topic), intent=rng.choice(intent))
+
+
+def _another(rng: random.Random, choices: tuple, *taken: tuple[str, ...]) -> tuple[str, ...]:
+    return rng.choice([choice for choice in choices if choice not in taken])
+
+
+def _scene_example(rng: random.Random, score_bin: int) -> Example:
+    weights = [weight for weight, _ in SCENE_EDITS.values()]
+    while True:
+        edits, (_, lost) = rng.choices(list(SCENE_EDITS.items()), weights)[0]
+        score = round(min(5.0, max(0.0, 5.0 - lost + rng.uniform(-SCENE_NOISE, SCENE_NOISE))), 1)
+        if min(int(score), 4) == score_bin:
+            scene = _scene(rng)
+            return (_describe(rng, scene), _describe(rng, _edit_scene(rng, scene, edits))), score
+
+
+def _scene(rng: random.Random) -> dict[str, tuple[str, ...]]:
+    agent, patient = rng.sample(ACTORS, 2)
+    return {"agent": agent, "action": rng.choice(ACTIONS), "patient": patient, "place": rng.choice(PLACES)}
+
+
+def _edit_scene(
+    rng: random.Random, scene: dict[str, tuple[str, ...]], edits: tuple[str, ...]
+) -> dict[str, tuple[str, ...]]:
+    edited = dict(scene)
+    if "swap" in edits:
+        edited["agent"], edited["patient"] = scene["patient"], scene["agent"]
+    if "agent" in edits:
+        edited["agent"] = _another(rng, ACTORS, scene["agent"], scene["patient"])
+    if "patient" in edits:
+        edited["patient"] = _another(rng, ACTORS, scene["agent"], scene["patient"], edited["agent"])
+    if "action" in edits:
+        edited["action"] = _another(rng, ACTIONS, scene["action"])
+    if "place" in edits:
+        edited["place"] = _another(rng, PLACES, scene["place"])
+    return edited
+
+
+def _describe(rng: random.Random, scene: dict[str, tuple[str, ...]]) -> str:
+    return rng.choice(SCENE_FRAMES).format(**{slot: rng.choice(words) for slot, words in scene.items()})
+
+
+FAV = (2, 20)
+BASE_FAMILIES = 1500  # of each kind; a family is two neighbouring documents
+SENTENCES = 4  # of each document
+
+
+def _base_text(rng: random.Random) -> list[tuple[str, ...]]:
+    makers = (_scene_family, _question_family, _review_family)
+    return [document for make in makers for _ in range(BASE_FAMILIES) for document in make(rng)]
+
+
+def _scene_family(rng: random.Random) -> Iterator[tuple[str, ...]]:
+    scene = _scene(rng)
+    for edits in ((), rng.choice((("swap",), ("swap",), ("place",), ("action",), ("agent",), ("patient",)))):
+        told = {slot: _favour(rng, words) for slot, words in _edit_scene(rng, scene, edits).items()}
+        yield tuple(_describe(rng, told) for _ in range(SENTENCES))
+
+
+def _question_family(rng: random.Random) -> Iterator[tuple[str, ...]]:
+    topic, intent = rng.choice(TOPICS), rng.choice(INTENTS)
+    other = (_another(rng, TOPICS, topic), intent) if rng.random() < 0.5 else (topic, _another(rng, INTENTS, intent))
+    for asked in ((topic, intent), other):
+        words = [_favour(rng, part) for part in asked]
+        yield tuple(_question(rng, *words) for _ in range(SENTENCES))
+
+
+def _review_family(rng: random.Random) -> Iterator[tuple[str, ...]]:
+    for value in rng.sample(list(ADJECTIVES), 2):
+        yield tuple(_opinion(rng, value) for _ in range(SENTENCES))
+
+
+def _favour(rng: random.Random, words: tuple[str, ...]) -> tuple[str, ...]:
+    """The same words with one of them three times as likely: a writer returns to a word."""
+    return words + (rng.choice(words),) * rng.choice(FAV)
+
+
+def _opinion(rng: random.Random, value: int) -> str:
+    """A review sentence, or in one of three a reader's verdict, which tells what the reviews beside it mean."""
+    if rng.random() < 1 / 3:
+        return f"i {rng.choice(VERDICTS[value])} the {rng.choice(ASPECTS[:3])} ."
+    return _review(rng, value)
+
+
+# In-domain corpora for further pretraining belong here, under names of their own.
+TEXT_MAKERS: dict[str, Callable[[random.Random], list[tuple[str, ...]]]] = {"base": _base_text}
