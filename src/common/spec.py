@@ -239,7 +239,7 @@ _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 4), (20, 5))
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", "tiny-random", "embedded", 24, 48, ((1, 1), (20, 1)), 8, 60.0, 64),
+        Profile("smoke", "tiny-random", "embedded", 40, 160, ((1, 1), (20, 1)), 8, 60.0, 64),
         Profile("quick", "tiny-bert", "embedded", 480, 1440, _SHORT_EPOCHS, 16, 60.0, None),
         Profile(
             "cpu", "minilm-l6", "cs224n", 960, 2880, _SHORT_EPOCHS, 16, 10.0, 2000, precision="bf16", seeds=(0, 1, 2)
@@ -318,7 +318,11 @@ def build(cls: type, values: object, where: str):
     for name in required:
         if name not in values:
             raise StudyError("E-SPEC", f"{where}.{name}", "required field is missing.", "Add it.")
-    return cls(**{key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()})
+    converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
+    try:
+        return cls(**converted)
+    except StudyError as error:
+        raise StudyError(error.code, f"{where}: {error.where}", error.what, error.fix) from None
 
 
 def _convert(hint: object, value: object, where: str) -> object:

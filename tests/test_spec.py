@@ -1,0 +1,213 @@
+"""RunSpec: strict loading, identity, impossible combinations. Profile: the size rule on the 72 models of the reports."""
+
+import json
+import math
+import re
+from dataclasses import fields, is_dataclass, replace
+
+import pytest
+import yaml
+
+from common.data.tasks import TASKS
+from common.errors import StudyError
+from common.paths import ROOT
+from common.spec import (
+    PROFILES,
+    REPORT_TRAIN,
+    OptimizerSpec,
+    RunSpec,
+    ScheduleSpec,
+    TaskSpec,
+    build,
+    canonical_json,
+    profile_named,
+    to_dict,
+)
+
+SST, PARA, STS = TaskSpec("sst", dropout=0.3), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
+SPEC = RunSpec((SST, PARA, STS), schedule=ScheduleSpec("interleaved", "random"), epochs=20)
+FACTS = ROOT.parent / "shared" / "facts" / "experiments.yaml"
+
+
+def test_round_trip_through_json_keeps_spec_and_id():
+    again = RunSpec.from_dict(json.loads(json.dumps(to_dict(SPEC))))
+    assert again == SPEC and again.run_id == SPEC.run_id
+
+
+def test_run_id_is_pinned():
+    """A change of this id renames every stored run: it must be a decision, not an accident."""
+    assert RunSpec((SST,)).run_id == "84283b71a3fe-s0"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(SPEC, epochs=19),
+        replace(SPEC, batch_size=16),
+        replace(SPEC, data="embedded"),
+        replace(SPEC, precision="bf16"),
+        replace(SPEC, encoder=replace(SPEC.encoder, frozen=True)),
+        replace(SPEC, optimizer=OptimizerSpec(lr=2e-5)),
+        replace(SPEC, schedule=ScheduleSpec("joint")),
+        SPEC.with_tasks(sst={"dropout": 0.1}),
+    ],
+)
+def test_every_changed_field_is_another_run(changed):
+    assert changed.run_id.split("-")[0] != SPEC.run_id.split("-")[0]
+
+
+def test_seeds_of_one_model_share_the_first_part_of_the_id():
+    first, second = SPEC.run_id, replace(SPEC, seed=7).run_id
+    assert first.split("-")[0] == second.split("-")[0] and second.endswith("-s7")
+
+
+def test_id_leaves_out_fields_at_their_default():
+    """So a method added later, off by default, does not rename the runs that do not use it."""
+    assert "hidden_dropout" not in canonical_json(to_dict(SPEC, omit_defaults=True))
+    assert "hidden_dropout" in canonical_json(to_dict(SPEC))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"epochs": "3"}, "expected int, got str"),
+        ({"epochs": True}, "expected int, got bool"),
+        ({"epochs": -1}, "outside 0 to 1000"),
+        ({"optimizer": {"lr": "2e-5"}}, "write 2.0e-5"),
+        ({"optimizer": {"lr": math.inf}}, "outside"),
+        ({"optimizer": {"lr": math.nan}}, "outside"),
+        ({"schedule": {"kind": "interleave"}}, "Did you mean 'interleaved'"),
+        ({"tasks": []}, "at least one task"),
+        ({"tasks": [{"name": "sst"}, {"name": "sst"}]}, "appears twice"),
+        ({"tasks": [{"name": "sts", "pair_method": "pair", "loss": "cross_entropy"}]}, "does not fit labels"),
+        ({"tasks": [{"name": "sst", "pair_method": "pair"}]}, "does not fit a task of 1"),
+        ({"tasks": [{"name": "para", "pair_method": "single", "loss": "bce"}]}, "does not fit a task of 2"),
+        ({"tasks": [{"name": "para", "pair_method": "pair", "loss": "cosine_embedding"}]}, "needs pair_method cosine"),
+        ({"tasks": [{"name": "para", "pair_method": "cosine", "loss": "bce"}]}, "not a logit"),
+        ({"tasks": [{"name": "para", "pair_method": "pair", "loss": "bce", "shared_layer": "x"}]}, "head_layers 2"),
+        ({"tasks": {"sst": {}}}, "expected a list"),
+        ({"tasks": [{"pair_method": "single"}]}, "required field is missing"),
+    ],
+)
+def test_bad_specs_are_refused_with_the_reason(change, message):
+    with pytest.raises(StudyError, match=message):
+        RunSpec.from_dict(to_dict(SPEC) | change)
+
+
+def test_shared_layer_needs_one_input_width():
+    shared = {"head_layers": 2, "shared_layer": "pairs"}
+    with pytest.raises(StudyError, match="unlike widths"):
+        RunSpec((TaskSpec("para", "separate", loss="bce", **shared), TaskSpec("sts", "pair", loss="mse", **shared)))
+
+
+def test_unknown_profile_names_the_closest():
+    with pytest.raises(StudyError, match="Did you mean 'quick'"):
+        profile_named("quik")
+
+
+def numbers(text):
+    return [int(n.replace(",", "")) for n in re.findall(r"\d[\d,]*", text)]
+
+
+def reported_specs():
+    """The 72 models as schedule, sizes, epochs, batch and rate, read from the facts (other fields do not scale)."""
+    if not FACTS.is_file():
+        return []
+    return [(e["id"], _spec_of(e)) for e in yaml.safe_load(FACTS.read_text())["experiments"]]
+
+
+def _reading(value):
+    return value["recommended"] if isinstance(value, dict) and "recommended" in value else value
+
+
+def _spec_of(entry):
+    names = [n for n in TASKS if n in entry["tasks"]] or ["sst"]
+    caps = str(_reading(entry["data"].get("caps")))
+    examples = dict.fromkeys(names)
+    if "1,000 randomly selected batches of 8" in caps:
+        examples["para"] = 8000
+    elif "capped at 6,040" in caps:
+        examples = dict.fromkeys(names, 6040)
+    tasks = tuple(
+        replace({"sst": SST, "para": PARA, "sts": STS, "cfimdb": TaskSpec("cfimdb")}[n], examples=examples[n])
+        for n in names
+    )
+    schedule = entry["schedule"]
+    text = f"{schedule['type']} {_reading(schedule.get('epoch_length')) or ''}"
+    kind = "joint" if "joint" in text else "interleaved" if "interleaved" in text else "round_robin"
+    stop = "longest" if re.search("Quora|QQP|until", text) else "shortest"
+    optimizer = entry["optimizer"] or {}
+    return RunSpec(
+        tasks,
+        schedule=ScheduleSpec(kind, stop=stop),
+        optimizer=OptimizerSpec(lr=float(_reading(optimizer.get("lr", 1e-5)))),
+        batch_size=int(_reading(optimizer.get("batch_size", 8))),
+        epochs=int(_reading(optimizer.get("epochs", 0))),
+    )
+
+
+SHORT = {20: 5, 10: 4, 3: 2}
+EPOCHS = {"smoke": {20: 1, 10: 1, 3: 1}, "quick": SHORT, "cpu": SHORT, "gpu": SHORT, "paper": {}}
+REPORTED = reported_specs()
+needs_facts = pytest.mark.skipif(not REPORTED, reason="no folder ../shared/facts beside the checkout")
+
+
+@needs_facts
+def test_the_facts_hold_72_models():
+    assert len(REPORTED) == 72
+
+
+@needs_facts
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES.keys())
+@pytest.mark.parametrize("spec", [s for _, s in REPORTED], ids=[i for i, _ in REPORTED])
+def test_profile_keeps_the_meaning_of_every_reported_schedule(profile, spec):
+    applied = profile.apply(spec)
+    before, after = spec.examples_per_epoch(REPORT_TRAIN), applied.examples_per_epoch(REPORT_TRAIN)
+    for a in before:
+        for b in before:
+            assert (before[a] < before[b]) == (after[a] < after[b]), "the order of sizes survives"
+        if spec.task(a).examples is not None and before[a] < REPORT_TRAIN[a]:
+            assert after[a] < profile.scale(REPORT_TRAIN[a]), "a cap stays below the full set"
+    assert applied.batch_size == min(spec.batch_size, profile.max_batch or 10**9)
+    assert applied.epochs == EPOCHS[profile.name].get(spec.epochs, spec.epochs)
+    here, there = applied.total_updates(REPORT_TRAIN), spec.total_updates(REPORT_TRAIN)
+    factor = applied.optimizer.lr / spec.optimizer.lr
+    expected = min(max(there / here, 1), profile.rate_limit) if here else 1
+    assert factor == pytest.approx(expected, rel=1e-3)
+    assert applied.schedule == spec.schedule and profile.apply(spec) == applied
+
+
+def test_size_rule_meets_its_two_ends_and_the_paper_changes_nothing():
+    for profile in PROFILES.values():
+        assert profile.scale(6040) == profile.n_sts and profile.scale(141498) == profile.n_para
+    paper = PROFILES["paper"].apply(SPEC)
+    assert paper.examples_per_epoch(REPORT_TRAIN) == {name: REPORT_TRAIN[name] for name in ("sst", "para", "sts")}
+    assert (paper.batch_size, paper.epochs, paper.optimizer) == (SPEC.batch_size, SPEC.epochs, SPEC.optimizer)
+
+
+def test_quick_and_cpu_follow_the_epoch_table():
+    for name in ("quick", "cpu"):
+        assert [PROFILES[name].scale_epochs(n) for n in (20, 10, 3, 0)] == [5, 4, 2, 0]
+
+
+def test_threads_do_not_depend_on_workers():
+    assert [PROFILES[name].threads for name in ("smoke", "quick", "cpu")] == [1, 1, 1]
+
+
+def test_share_is_examples_here_over_examples_there():
+    spec = RunSpec((SST,), batch_size=32, epochs=20)
+    profile = PROFILES["cpu"]
+    here = 5 * math.ceil(profile.scale(8544) / 16) * 16
+    assert profile.share(spec, profile.apply(spec)) == pytest.approx(here / (20 * 267 * 32))
+
+
+def test_every_field_reaches_the_dict():
+    def names(cls):
+        return {f.name for f in fields(cls)}
+
+    as_dict = to_dict(SPEC)
+    assert set(as_dict) == names(RunSpec)
+    for value in vars(SPEC).values():
+        if is_dataclass(value):
+            assert build(type(value), to_dict(value), "x") == value

@@ -1,0 +1,68 @@
+"""Metrics against numpy, and what is undefined says so."""
+
+import numpy as np
+import pytest
+
+from common.spec import RunSpec, TaskSpec
+from common.training.evaluate import metrics, predict, selection_score, threshold_curve
+
+SST, PARA, STS = TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
+COSINE = TaskSpec("para", "cosine", loss="cosine_embedding", threshold=0.0)
+ALL = RunSpec(tasks=(SST, PARA, STS))
+OUTPUTS = {
+    "sst": np.eye(5)[[0, 1, 2, 3]].astype(np.float32),
+    "para": np.array([[2.0], [-1.0], [0.0], [0.5]], dtype=np.float32),
+    "sts": np.array([[0.0], [1.0], [2.0], [4.0]], dtype=np.float32),
+}
+LABELS = {"sst": np.array([0, 1, 2, 4]), "para": np.array([1, 1, 0, 0]), "sts": np.array([0.0, 2.0, 1.0, 5.0])}
+
+
+def test_metrics_equal_hand_computed_values():
+    values, reasons = metrics(ALL, OUTPUTS, LABELS)
+    r = np.corrcoef(OUTPUTS["sts"][:, 0], LABELS["sts"])[0, 1]
+    assert values["sst_acc"] == 0.75
+    assert values["para_acc"] == 0.5  # predictions 1, 0, 0 (exactly at the threshold), 1
+    assert values["sts_corr"] == pytest.approx(r)
+    assert values["overall"] == pytest.approx((0.75 + 0.5 + r) / 3)
+    assert values["overall_normalised"] == pytest.approx((0.75 + 0.5 + (r + 1) / 2) / 3)
+    assert reasons == {}
+
+
+def test_probability_or_cosine_exactly_at_the_threshold_is_no_paraphrase():
+    assert predict(PARA, np.array([[0.0]])).tolist() == [0]
+    assert predict(COSINE, np.array([[0.0], [0.01], [-0.5]])).tolist() == [0, 1, 0]
+
+
+def test_constant_prediction_has_no_correlation_and_no_overall():
+    values, reasons = metrics(ALL, OUTPUTS | {"sts": np.full((4, 1), 2.5, dtype=np.float32)}, LABELS)
+    assert values["sts_corr"] is None and values["overall"] is None
+    assert "constant" in reasons["sts_corr"] and "sts" in reasons["overall"]
+    assert selection_score(ALL, values) is None
+
+
+def test_non_finite_predictions_are_undefined():
+    values, reasons = metrics(ALL, OUTPUTS | {"sts": np.full((4, 1), np.nan, dtype=np.float32)}, LABELS)
+    assert values["sts_corr"] is None and "non-finite" in reasons["sts_corr"]
+
+
+def test_a_run_of_one_task_has_no_overall_but_can_be_selected():
+    spec = RunSpec(tasks=(SST,))
+    values, reasons = metrics(spec, {"sst": OUTPUTS["sst"]}, {"sst": LABELS["sst"]})
+    assert values["overall"] is None and "para, sts" in reasons["overall"]
+    assert selection_score(spec, values) == 0.75
+
+
+def test_threshold_curve_counts_like_a_loop():
+    rng = np.random.default_rng(0)
+    scores, labels = np.round(rng.uniform(-1, 1, 300), 2), rng.integers(0, 2, 300)
+    thresholds, accuracies = threshold_curve(scores, labels)
+    for threshold, accuracy in zip(thresholds[::7], accuracies[::7], strict=True):
+        assert accuracy == pytest.approx(np.mean((scores > threshold) == labels))
+
+
+def test_best_threshold_of_a_cosine_task():
+    spec = RunSpec(tasks=(COSINE,))
+    scores, labels = np.array([[0.9], [0.8], [0.4], [0.3]], dtype=np.float32), np.array([1, 1, 0, 0])
+    values, _ = metrics(spec, {"para": scores}, {"para": labels})
+    assert values["para_acc"] == 0.5 and values["para_acc_best_threshold"] == 1.0
+    assert 0.4 <= values["para_best_threshold"] < 0.8
