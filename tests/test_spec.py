@@ -1,4 +1,4 @@
-"""RunSpec: strict loading, identity, impossible combinations. Profile: the size rule on the 72 models of the reports."""
+"""RunSpec: strict loading, identity, impossible combinations. Profile: the size rule on 72 reported models."""
 
 import json
 import math

@@ -22,6 +22,8 @@ from common.errors import StudyError
 
 # Batches per pool within which an epoch sorts by length: enough to save padding, few enough to keep batches varied.
 POOL_BATCHES = 16
+# Texts tokenised at a time: the library's encodings take far more memory than the ids that are kept.
+ENCODE_CHUNK = 1024
 
 Part = tuple[Tensor, Tensor, Tensor]
 
@@ -110,15 +112,19 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 def encode(split: Split, tokenizer: Tokenizer, as_pair: bool) -> Encoded:
     """Tokenise a split: both sentences in one input with segment ids (as_pair), or every sentence on its own."""
     columns = [list(zip(*split.texts, strict=True))] if as_pair else [list(column) for column in split.texts]
-    parts, truncated = [], 0
+    cut = 0
+    parts = []
     for texts in columns:
-        encodings = tokenizer.encode_batch(texts)
-        truncated += sum(bool(e.overflowing) for e in encodings)
-        offsets = np.concatenate([[0], np.cumsum([len(e.ids) for e in encodings], dtype=np.int64)])
-        ids = np.fromiter((i for e in encodings for i in e.ids), dtype=np.int64, count=int(offsets[-1]))
-        first = np.array([e.type_ids.count(0) for e in encodings], dtype=np.int64)
-        parts.append(Ragged(ids, offsets, first))
-    return Encoded(tuple(parts), split.labels, truncated)
+        lengths, ids, first = [], [], []
+        for start in range(0, len(texts), ENCODE_CHUNK):
+            encodings = tokenizer.encode_batch(texts[start : start + ENCODE_CHUNK])
+            lengths += [len(e.ids) for e in encodings]
+            first += [e.type_ids.count(0) for e in encodings]
+            ids.append(np.concatenate([np.array(e.ids, dtype=np.int64) for e in encodings]))
+            cut += sum(bool(e.overflowing) for e in encodings)
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        parts.append(Ragged(np.concatenate(ids), offsets, np.array(first, dtype=np.int64)))
+    return Encoded(tuple(parts), split.labels, cut)
 
 
 def stateless_generator(*key: object) -> torch.Generator:

@@ -19,7 +19,7 @@ from common.model.heads import MultitaskModel
 from common.spec import RunSpec
 from common.training.evaluate import predict, score
 
-ATTENTION_BATCH = 64
+ATTENTION_BATCH = 16
 NEAR_TOKENS = 2
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
