@@ -1,0 +1,199 @@
+"""Tables as CSV, Markdown, LaTeX and in a notebook, all from one frame. Nothing is computed here, only rounded.
+
+CSV keeps every digit; the other three show three decimals. All text is escaped for its format. Captions name the
+profile, encoder, data and seeds, and say where numbers are contaminated or mean little.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from common.errors import StudyError
+from common.study.session import Study
+from common.study.store import atomic_write
+
+NAME = re.compile(r"\d\d_[a-z0-9_]+")
+MISSING = "\N{EN DASH}"
+SIGNED = ("difference", "printed difference", "our difference")
+PERCENT = ("share", "share of training", "share truncated")
+LATEX_SPECIAL = str.maketrans(
+    {character: rf"\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
+MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
+
+CONTAMINATION = (
+    "The MiniLM encoder was trained by its authors for cosine similarity on about a billion text pairs, "
+    "Quora duplicates among them, so paraphrase and cosine results on it are contaminated."
+)
+CAVEATS = {
+    "minilm-l6": CONTAMINATION,
+    "tiny-bert": "The tiny encoder and the made-up corpus rank methods; the scores are not comparable with a report's.",
+    "tiny-random": "The encoder has random weights: this checks the machinery, and the scores mean nothing.",
+}
+
+
+class Shown:
+    """A table in a notebook: HTML where it can be drawn, plain text elsewhere, both the same on every machine."""
+
+    def __init__(self, frame: pd.DataFrame):
+        self.text = formatted(frame)
+        self.caption = frame.attrs.get("caption", "")
+
+    def __repr__(self) -> str:
+        return self.text.to_string(index=False, max_colwidth=None) + (f"\n\n{self.caption}" if self.caption else "")
+
+    def _repr_html_(self) -> str:
+        caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
+        with pd.option_context("display.max_colwidth", None):
+            return self.text.to_html(index=False, escape=True, border=0) + caption
+
+
+class Prose:
+    """Generated sentences in a notebook; numbers in them are formatted and everything filled in is escaped."""
+
+    def __init__(self, template: str, **values: object):
+        self.plain = template.format(**{name: cell(value) for name, value in values.items()})
+        self.markdown = template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()})
+
+    def __repr__(self) -> str:
+        return self.plain
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def reading(template: str, **values: object) -> Prose:
+    """A sentence about results whose numbers come from records: `reading("r is {r}.", r=0.84)`."""
+    return Prose(template, **values)
+
+
+def contamination_note(lab: Study) -> str:
+    """What a reader must know about this encoder's numbers; empty for an encoder without a known caveat."""
+    return CAVEATS.get(lab.encoder, "")
+
+
+def provenance(lab: Study) -> str:
+    """Where the numbers come from: profile, encoder, data and seeds, with the encoder's caveat."""
+    seeds = ", ".join(str(seed) for seed in lab.seeds)
+    facts = f"Profile {lab.profile.name}, encoder {lab.encoder}, data {lab.data}, seeds {seeds}."
+    return f"{facts} {contamination_note(lab)}".strip()
+
+
+def save(lab: Study, name: str, frame: pd.DataFrame, caption: str, from_runs: bool = True) -> pd.DataFrame:
+    """Write a table as CSV, Markdown and LaTeX and return it with its caption.
+
+    Args:
+        lab: the open study; its places say where.
+        name: `NN_slug`, NN the notebook's number.
+        frame: unrounded values; an index with a name becomes the first CSV column.
+        caption: one or two sentences; what the numbers come from is added.
+        from_runs: off for tables without results, whose caption then names no encoder.
+    """
+    if not NAME.fullmatch(name):
+        raise StudyError("E-NAME", "table", f"{name!r} is no table name.", "It looks like 02_table2.")
+    caption = f"{caption} {provenance(lab)}" if from_runs else caption
+    folder: Path = lab.places.tables
+    plain = flattened(frame)
+    atomic_write(folder / f"{name}.csv", plain.to_csv(index=frame.index.name is not None, lineterminator="\n").encode())
+    atomic_write(folder / f"{name}.md", to_markdown(frame, caption).encode())
+    atomic_write(folder / f"{name}.tex", to_latex(frame, caption, label=f"tab:{name}").encode())
+    captioned = frame.copy()
+    captioned.attrs["caption"] = caption
+    return captioned
+
+
+def show(frame: pd.DataFrame) -> Shown:
+    """The table as a notebook shows it."""
+    return Shown(frame)
+
+
+def formatted(frame: pd.DataFrame) -> pd.DataFrame:
+    """All cells as text with three decimals; a standard deviation joins the mean it belongs to."""
+    columns = {}
+    for position, column in enumerate(frame.columns):
+        leaf = _leaf(column)
+        if leaf == "sd":
+            continue
+        texts = [cell(value, leaf) for value in frame.iloc[:, position]]
+        if leaf == "here" and _has_deviation(frame, position):
+            deviations = frame.iloc[:, position + 1]
+            pairs = zip(texts, deviations, strict=True)
+            texts = [text if pd.isna(sd) else f"{text} ± {cell(sd)}" for text, sd in pairs]
+        columns[column] = texts
+    text = pd.DataFrame(columns, index=frame.index)
+    text.columns = frame.columns[[_leaf(column) != "sd" for column in frame.columns]]
+    return text
+
+
+def cell(value: object, column: str = "") -> str:
+    """One value as text: three decimals, a sign on differences, percent for shares, a dash for nothing."""
+    if isinstance(value, str):
+        return " ".join(value.split())
+    if pd.isna(value):
+        return MISSING
+    if not isinstance(value, float):
+        return f"{value:+d}" if column in SIGNED else str(value)
+    if column in PERCENT:
+        return f"{100 * value:.3g} %"
+    text = f"{value:+.3f}" if column in SIGNED else f"{value:.3f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
+def flattened(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one line of column names, `group: quantity` where there were two."""
+    return frame.set_axis([_flat(column) for column in frame.columns], axis=1)
+
+
+def unflattened(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame of a CSV with its two lines of column names again, where it has groups."""
+    pairs = [tuple(name.split(": ", 1)) if ": " in name else ("", name) for name in frame.columns]
+    return frame.set_axis(pd.MultiIndex.from_tuples(pairs), axis=1) if any(group for group, _ in pairs) else frame
+
+
+def to_markdown(frame: pd.DataFrame, caption: str) -> str:
+    """A caption paragraph and a pipe table."""
+    text = flattened(formatted(frame))
+    lines = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
+    lines[0], lines[2:] = (
+        [escape_markdown(name) for name in lines[0]],
+        [[escape_markdown(value) for value in line] for line in lines[2:]],
+    )
+    return f"{escape_markdown(caption)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
+    """A booktabs table; needs the packages booktabs and, for grouped columns, multirow."""
+    text = formatted(frame)
+    grouped = text.columns.nlevels > 1
+    options = {"multicolumn_format": "c"} if grouped else {}
+    escaped = escape_latex(caption)
+    return text.to_latex(index=False, escape=True, caption=escaped, label=label, multicolumn=grouped, **options)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKDOWN_SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return text.translate(LATEX_SPECIAL)
+
+
+def _leaf(column: object) -> str:
+    return column[-1] if isinstance(column, tuple) else column
+
+
+def _flat(column: object) -> str:
+    return ": ".join(part for part in column if part) if isinstance(column, tuple) else column
+
+
+def _has_deviation(frame: pd.DataFrame, position: int) -> bool:
+    """Whether the next column is the standard deviation of this one."""
+    following = frame.columns[position + 1 : position + 2]
+    return len(following) == 1 and _leaf(following[0]) == "sd"

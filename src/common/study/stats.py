@@ -1,0 +1,210 @@
+"""Tables about runs: reported against reproduced, what a row changes, claims, example predictions, histories.
+
+Numbers stay unrounded here; rounding belongs to `report/tables.py`. A cell that cannot hold a number says so in words
+("failed", "undefined"), and the reason stands in the notes of its line, so a hole is never mistaken for a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from common.data.tasks import TASKS
+from common.spec import RunSpec
+from common.study.reported import Claim, Term
+from common.study.rows import Row, changes, row
+from common.study.session import Results, RowResult
+from common.training.evaluate import OVERALL_TASKS
+
+TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}
+METRICS = {
+    "sst_acc": "SST accuracy",
+    "para_acc": "Quora accuracy",
+    "sts_corr": "STS Pearson r",
+    "cfimdb_acc": "CFIMDB accuracy",
+    "para_acc_best_threshold": "Quora accuracy, best threshold",
+    "para_best_threshold": "Best threshold",
+    "overall": "Overall, raw",
+    "overall_normalised": "Overall, normalised",
+}
+MAIN_METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
+UNDECIDED = "undecided"
+FAILED, UNDEFINED = "failed", "undefined"
+ABSENT = float("nan")
+
+
+def method(spec: RunSpec) -> str:
+    """The family of a model, which decides its colour in every figure."""
+    pairs = [task for task in spec.tasks if task.pair_method != "single"]
+    if spec.epochs == 0:
+        return "zero-shot cosine" if any(task.pair_method == "cosine" for task in pairs) else "untrained"
+    if spec.encoder.frozen:
+        return "frozen encoder"
+    if any(task.shared_layer for task in pairs):
+        return "shared layer"
+    return {"separate": "separate encoding", "pair": "pair encoding", "cosine": "cosine"}.get(
+        pairs[0].pair_method if pairs else "single", "single sentences"
+    )
+
+
+def value(record: dict, metric: str, split: str = "dev") -> float | None:
+    """One metric of a record; None where it is undefined or does not belong to the run."""
+    return record["metrics"][split].get(metric)
+
+
+def mean(results: Results, row_id: str, metric: str, split: str = "dev") -> float | str:
+    """The mean of a metric over the seeds of a row, or the word that says why there is none."""
+    return _summary(results[row_id], metric, split)[0]
+
+
+def comparison(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str = "dev") -> pd.DataFrame:
+    """One line per row: each metric as reported, here (mean and standard deviation over seeds) and their difference.
+
+    Args:
+        results: row id -> RowResult, as `Study.run` returns it.
+        metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first.
+        split: dev or test.
+
+    Returns:
+        Columns (group, quantity), index row id. `difference` is here minus reported. `sd` is empty for one seed.
+    """
+    lines = [_comparison_line(result, metrics, split) for result in results.values()]
+    frame = pd.DataFrame(lines, index=pd.Index(list(results), name="row"))
+    frame.columns = pd.MultiIndex.from_tuples(list(frame.columns))
+    return frame
+
+
+def _comparison_line(result: RowResult, metrics: tuple[str, ...], split: str) -> dict:
+    line: dict = {("", "model"): result.row.label}
+    for metric in metrics:
+        reported = result.row.reported.get(metric, ABSENT)
+        here, sd = _summary(result, metric, split)
+        difference = here - reported if isinstance(here, float) else ABSENT
+        quantities = {"reported": reported, "here": here, "sd": sd, "difference": difference}
+        line |= {(METRICS[metric], name): quantity for name, quantity in quantities.items()}
+    shares = [record["share"] for record in result.records]
+    line["runs", "seeds"] = _seeds(result)
+    line["runs", "share of training"] = float(np.mean(shares)) if shares else ABSENT
+    line["runs", "notes"] = "; ".join(_notes(result, metrics, split))
+    return line
+
+
+def _summary(result: RowResult, metric: str, split: str) -> tuple[float | str, float]:
+    """Mean and standard deviation over the seeds that have the metric."""
+    if not result.records:
+        return FAILED, ABSENT
+    if not any(_belongs(record, metric, split) for record in result.records):
+        return ABSENT, ABSENT
+    found = [value(record, metric, split) for record in result.records]
+    found = [number for number in found if number is not None]
+    if not found:
+        return UNDEFINED, ABSENT
+    return float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else ABSENT
+
+
+def _belongs(record: dict, metric: str, split: str) -> bool:
+    """Whether the run has what the metric is made of; an overall needs all three tasks."""
+    tasks = {task["name"] for task in record["spec"]["tasks"]}
+    return metric in record["metrics"][split] and (not metric.startswith("overall") or tasks >= set(OVERALL_TASKS))
+
+
+def _seeds(result: RowResult) -> str:
+    done, failed = len(result.records), len(result.failures)
+    if failed:
+        return f"failed, {failed} of {done + failed} seeds"
+    return "one seed" if done == 1 else f"{done} seeds"
+
+
+def _notes(result: RowResult, metrics: tuple[str, ...], split: str) -> list[str]:
+    notes = []
+    if any(record["under_trained"] for record in result.records):
+        notes.append("under-trained")
+    if result.coincides_with:
+        notes.append(f"coincides with {result.coincides_with}")
+    for metric in metrics:
+        present = [record for record in result.records if _belongs(record, metric, split)]
+        reasons = [record["undefined"][split][metric] for record in present if value(record, metric, split) is None]
+        if reasons:
+            notes.append(f"{METRICS[metric]} undefined in {len(reasons)} of {len(result.records)} runs: {reasons[0]}")
+    return notes + [f"seed {failure.seed} failed, see the log of run {failure.run_id}" for failure in result.failures]
+
+
+def changes_frame(rows: Iterable[Row]) -> pd.DataFrame:
+    """One line per field in which a row differs from the row it is compared with."""
+    lines = []
+    for of in rows:
+        if of.base is None:
+            lines.append(
+                {"model": of.label, "against": "", "field": "the base of this table", "before": "", "after": ""}
+            )
+            continue
+        base = row(of.base)
+        for name, (before, after) in changes(of, base).items():
+            known = {"model": of.label, "against": base.label, "field": name}
+            lines.append(known | {"before": str(before), "after": str(after)})
+    return pd.DataFrame(lines)
+
+
+def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
+    """One line per comparison of a claim: what it demands, the printed difference, ours, and its verdict.
+
+    Verdicts need intervals over seeds and examples; until those are computed, every claim is undecided.
+    """
+    lines = []
+    for claim in claims:
+        common = {"claim": claim.id}
+        if not claim.terms:
+            measured = {"comparison": claim.rule, "printed difference": ABSENT, "our difference": ABSENT, "seeds": ""}
+            lines.append(common | measured | {"verdict": UNDECIDED})
+        for term in claim.terms:
+            lines.append(common | _term_line(term, results) | {"verdict": UNDECIDED})
+    return pd.DataFrame(lines)
+
+
+def _term_line(term: Term, results: Results) -> dict:
+    a, b = results[term.a], results[term.b]
+    sign = "-" if term.op == "<" and term.margin else ""
+    pairs = _paired(a, b, term.metric, term.split)
+    return {
+        "comparison": f"{METRICS[term.metric]}: {a.row.label} - {b.row.label} {term.op} {sign}{term.margin:g}",
+        "printed difference": a.row.reported.get(term.metric, ABSENT) - b.row.reported.get(term.metric, ABSENT),
+        "our difference": float(np.mean(pairs)) if pairs else ABSENT,
+        "seeds": {0: "none", 1: "one seed"}.get(len(pairs), f"{len(pairs)} seeds"),
+    }
+
+
+def _paired(a: RowResult, b: RowResult, metric: str, split: str) -> list[float]:
+    """Differences a - b over the seeds that both rows have."""
+    first, second = ({r["spec"]["seed"]: value(r, metric, split) for r in result.records} for result in (a, b))
+    shared = [seed for seed in first if first[seed] is not None and second.get(seed) is not None]
+    return [first[seed] - second[seed] for seed in shared]
+
+
+def examples_frame(result: RowResult) -> pd.DataFrame:
+    """The sentences a report prints: true label, the report's prediction, and ours, one column a seed."""
+    lines: dict[str, dict] = {}
+    for record in result.records:
+        for example in record["probes"]["examples"]:
+            as_printed = int if TASKS[example["task"]].kind == "classes" else float
+            known = {"task": TASK_NAMES[example["task"]], "text": " / ".join(example["texts"])}
+            known |= {"label": as_printed(example["label"]), "reported": as_printed(example["reported"])}
+            line = lines.setdefault(example["id"], known)
+            line[f"here, seed {record['spec']['seed']}"] = as_printed(example["predicted"])
+    return pd.DataFrame(list(lines.values()), dtype=object)
+
+
+def history_frame(results: Results) -> pd.DataFrame:
+    """Dev metrics and training losses after every epoch, one number a line, for all rows and seeds."""
+    lines = []
+    for row_id, result in results.items():
+        for record in result.records:
+            known = {"row": row_id, "label": result.row.label, "method": method(result.row.specs[0])}
+            known |= {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
+            for entry in record["history"]:
+                losses = {f"{task}_loss": loss for task, loss in entry["train_loss"].items()}
+                for name, number in {**entry["dev"], **losses}.items():
+                    lines.append(known | {"epoch": entry["epoch"], "metric": name, "value": number})
+    columns = ["row", "label", "method", "run_id", "seed", "epoch", "metric", "value"]
+    return pd.DataFrame(lines, columns=columns).astype({"value": float})
