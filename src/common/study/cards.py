@@ -37,8 +37,8 @@ def data_card(lab) -> dict:
 def parity_card(lab) -> dict:
     """Largest absolute differences from the reference libraries, and where they were measured.
 
-    bert: {"random": ..., "encoder": ...}, each with hidden and pooler, against `transformers.BertModel`. adamw: after 50
-    steps, both of our variants against `torch.optim.AdamW`.
+    bert: {"random": ..., "encoder": ...}, each with hidden and pooler, against `transformers.BertModel`. adamw: after
+    50 steps, both of our variants against `torch.optim.AdamW`.
     """
     return _card(lab, "parity", lambda: _measure_parity(lab))
 
