@@ -150,7 +150,7 @@ def flattened(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def unflattened(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame of a CSV with its two lines of column names again, where it has groups."""
+    """The frame with its two lines of column names again, where it has groups."""
     pairs = [tuple(name.split(": ", 1)) if ": " in name else ("", name) for name in frame.columns]
     return frame.set_axis(pd.MultiIndex.from_tuples(pairs), axis=1) if any(group for group, _ in pairs) else frame
 
@@ -158,12 +158,16 @@ def unflattened(frame: pd.DataFrame) -> pd.DataFrame:
 def to_markdown(frame: pd.DataFrame, caption: str) -> str:
     """A caption paragraph and a pipe table."""
     text = flattened(formatted(frame))
-    lines = [list(text.columns), ["---"] * text.shape[1], *text.to_numpy().tolist()]
-    lines[0], lines[2:] = (
-        [escape_markdown(name) for name in lines[0]],
-        [[escape_markdown(value) for value in line] for line in lines[2:]],
-    )
-    return f"{escape_markdown(caption)}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    body = [text.columns, *text.to_numpy()]
+    header, *lines = [f"| {' | '.join(map(escape_markdown, cells))} |\n" for cells in body]
+    return f"{escape_markdown(caption)}\n\n{header}|{' --- |' * text.shape[1]}\n{''.join(lines)}"
+
+
+def read_markdown(text: str) -> tuple[str, pd.DataFrame]:
+    """Caption and cells of what `to_markdown` wrote."""
+    caption, _, header, _, *lines = text.splitlines()
+    cells = [[_unescape_markdown(cell) for cell in line[2:-2].split(" | ")] for line in [header, *lines]]
+    return _unescape_markdown(caption), unflattened(pd.DataFrame(cells[1:], columns=cells[0]))
 
 
 def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
@@ -178,6 +182,10 @@ def to_latex(frame: pd.DataFrame, caption: str, label: str) -> str:
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
     return MARKDOWN_SPECIAL.sub(r"\\\1", html.escape(text, quote=False))
+
+
+def _unescape_markdown(text: str) -> str:
+    return html.unescape(re.sub(r"\\(.)", r"\1", text))
 
 
 def escape_latex(text: str) -> str:
