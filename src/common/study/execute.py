@@ -94,7 +94,7 @@ class Pool:
         worker_command: Sequence[str] = WORKER,
     ):
         self.jobs, self.threads, self.force, self.worker_command = jobs, threads, force, tuple(worker_command)
-        self._watch = watch
+        self.watch = watch
         self._state = threading.Condition()
         self._emitting = threading.Lock()
         self._order = itertools.count()
@@ -187,7 +187,7 @@ class Pool:
                     open_worker.callback(worker.close)
                 event: Event = {}
                 for event in worker.train(task):
-                    if event["event"] != "busy":
+                    if event["event"] != "busy" and not self._is_closing:
                         self._emit(task, event)
                 self._settle(task, event)
 
@@ -216,7 +216,7 @@ class Pool:
         with self._state:
             listeners = list(task.listeners)
         with self._emitting:
-            for listener in [*listeners, self._watch or _ignore]:
+            for listener in [*listeners, self.watch or _ignore]:
                 listener({**event, "run_id": task.job.run_id, "label": task.job.label})
 
 
@@ -282,7 +282,7 @@ class Broker:
     """Serves a pool on a Unix socket in a folder of its own that only this user can enter."""
 
     def __init__(self, pool: Pool):
-        self._folder = tempfile.TemporaryDirectory(prefix="study-", dir=_short_temporary())
+        self._folder = private_folder()
         self.address = str(Path(self._folder.name) / "pool")
         self._server = _Server(self.address, _Client)
         self._server.pool = pool
@@ -375,17 +375,19 @@ def thread_environment(threads: int | None) -> dict[str, str]:
     return {**counts, "TOKENIZERS_PARALLELISM": "false"}
 
 
+def private_folder() -> tempfile.TemporaryDirectory:
+    """A new folder that only this user can enter, with a path short enough for sockets in it."""
+    root = tempfile.gettempdir()
+    is_short = len(os.fsencode(root)) + len("/study-12345678/kernel-1") < LONGEST_SOCKET_PATH
+    return tempfile.TemporaryDirectory(prefix="study-", dir=root if is_short else "/tmp")
+
+
 def _worker_environment(threads: int | None) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name != "STUDY_POOL"}
     # The worker runs this very code, also where `common` is not installed.
     source = str(Path(common.__file__).resolve().parents[1])
     path = os.pathsep.join([source, *filter(None, [inherited.get("PYTHONPATH")])])
     return {**inherited, "PYTHONPATH": path, **thread_environment(threads)}
-
-
-def _short_temporary() -> str:
-    folder = tempfile.gettempdir()
-    return folder if len(os.fsencode(folder)) + len("/study-12345678/pool") < LONGEST_SOCKET_PATH else "/tmp"
 
 
 def _pool_gone(where: str) -> StudyError:

@@ -1,0 +1,214 @@
+"""Notebooks as the runner sees them: found, checked, executed by papermill, published without a trace of the machine.
+
+papermill writes to a `.partial` under build/; its metadata is never taken as proof that a cell has run. Only a notebook
+whose execution returned is cleaned and moved into results/.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import papermill
+import zmq
+from ipykernel.kernelspec import write_kernel_spec
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from common import paths
+from common.errors import StudyError
+from common.study.store import atomic_write
+
+KERNEL = "python3"
+START_TIMEOUT_S = 120
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
+    "language_info": {"name": "python"},
+}
+
+
+class NotebookError(Exception):
+    """A notebook that did not run to its end: the cell, what it raised, and where the copy with the traceback is."""
+
+
+def find(only: list[str] | None) -> list[Path]:
+    """The notebooks to run, in lexical order: all, or those whose number or name is in `only`."""
+    every = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    if only is None:
+        return every
+    known = {key: path for path in every for key in (path.stem[:2], path.stem)}
+    for name in only:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            listed = ", ".join(path.stem for path in every) or "none"
+            raise StudyError("E-NOTEBOOK", "--only", f"there is no notebook {name!r}.{hint}", f"Known: {listed}.")
+    return [path for path in every if path in {known[name] for name in only}]
+
+
+def check(path: Path, parameters: dict[str, object]) -> None:
+    """Refuse a notebook that cannot be read, asks for another kernel, or lacks one of the parameters."""
+    try:
+        node = nbformat.read(path, as_version=4)
+        nbformat.validate(node)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError) as error:
+        what = f"is no valid notebook: {str(error).splitlines()[0]}"
+        raise StudyError("E-NOTEBOOK", str(path), what, "Restore the file.") from error
+    kernel = node.metadata.get("kernelspec", {}).get("name")
+    if kernel != KERNEL:
+        raise StudyError("E-NOTEBOOK", str(path), f"its kernel is {kernel!r}.", f"Store it with the kernel {KERNEL}.")
+    known = papermill.inspect_notebook(_literal(path))
+    for name in parameters:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {close[0]!r} there?" if close else ""
+            what = f"its parameters cell has no {name!r}.{hint}"
+            raise StudyError("E-PARAMETER", str(path), what, f"It has: {', '.join(known) or 'none'}.")
+
+
+def planned(path: Path) -> list[tuple[str, str]]:
+    """(report, table) pairs that a notebook announces in its metadata under `study.rows`."""
+    node = nbformat.read(path, as_version=4)
+    return [(report, table) for report, table in node.metadata.get("study", {}).get("rows", [])]
+
+
+def prepare_kernels(folder: Path, threads: dict[str, str]) -> None:
+    """Make every kernel this process starts use this interpreter, these threads, and no settings of the user.
+
+    Sockets, connection files and history go to `folder`, which only this user can enter.
+    """
+    write_kernel_spec(folder / "kernels" / KERNEL, extra_arguments=["--log-level=CRITICAL"])
+    searched = [str(folder), *filter(None, [os.environ.get("JUPYTER_PATH")])]
+    os.environ.update(threads)
+    os.environ["JUPYTER_PATH"] = os.pathsep.join(searched)
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(folder / "runtime")
+    os.environ["IPYTHONDIR"] = str(folder / "ipython")
+    os.environ.pop("MPLBACKEND", None)  # figures go into the notebook
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it knows is in the exception it raises
+
+
+def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Path) -> NotebookNode:
+    """Run a notebook to its end and return it; `partial` follows it cell by cell.
+
+    Raises:
+        NotebookError: a cell raised, or the kernel died.
+    """
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    # Sockets in a folder of ours cannot meet another program's port, nor be reached by another user.
+    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "kernel")}})
+    call = functools.partial(
+        papermill.execute_notebook,
+        _literal(path),
+        _literal(partial),
+        parameters=parameters,
+        kernel_name=KERNEL,
+        progress_bar=False,
+        start_timeout=START_TIMEOUT_S,
+        coalesce_streams=True,
+        config=settings,
+    )
+    try:
+        return _started_twice(call)
+    except PapermillExecutionError as error:
+        raise NotebookError(_explain(path, partial, error)) from error
+    except DeadKernelError as error:
+        what = "The kernel died: it was killed, or ran out of memory."
+        raise NotebookError(_told(path, partial, *_last_begun(partial), what)) from error
+
+
+def publish(node: NotebookNode, target: Path) -> None:
+    """Write a finished notebook without times, counters of the machine and paths; equal runs give equal bytes."""
+    clean = cleaned(node)
+    nbformat.validate(clean)
+    _check_portable(clean, target)
+    atomic_write(target, (nbformat.writes(clean) + "\n").encode())
+
+
+def cleaned(node: NotebookNode) -> NotebookNode:
+    """A copy with only what belongs to the content: sources, tags, outputs, execution counts."""
+    copy = nbformat.from_dict(json.loads(nbformat.writes(node)))
+    copy = nbformat.reads(nbformat.writes(copy), as_version=4)
+    copy.metadata = nbformat.from_dict(METADATA)
+    for cell in copy.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if "injected-parameters" in tags:
+            cell.id = "injected-parameters"  # papermill draws a new one each time
+    return copy
+
+
+def shown(path: Path) -> str:
+    """A path as a reader wants it: relative to the repository where it lies inside."""
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else str(path)
+
+
+def _started_twice(call: Callable[[], NotebookNode]) -> NotebookNode:
+    """Try again once when the kernel does not come up: ports and machines under load fail about once in a hundred."""
+    try:
+        return _in_thread(call)
+    except DeadKernelError:
+        raise
+    except (RuntimeError, zmq.ZMQError):
+        return _in_thread(call)
+
+
+def _in_thread(call: Callable[[], NotebookNode]) -> NotebookNode:
+    """Run `call` beside the main thread, which stays free for signals (nbclient would take them for itself)."""
+    outcome: list[NotebookNode] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return outcome[0]
+
+
+def _explain(path: Path, partial: Path, error: PapermillExecutionError) -> str:
+    raised = error.evalue if error.ename == "StudyError" else f"{error.ename}: {error.evalue}"
+    return _told(path, partial, error.exec_count, error.source, raised)
+
+
+def _told(path: Path, partial: Path, count: int, source: str, what: str) -> str:
+    lines = [line.strip() for line in source.splitlines() if line.strip()]
+    first = next((line for line in lines if not line.startswith("#")), "")
+    return f"{path.stem}: cell In [{count}] ({first}) failed. {what}\n  The copy that shows it: {shown(partial)}"
+
+
+def _last_begun(partial: Path) -> tuple[int, str]:
+    """Number and source of the last code cell that was started; papermill marks later ones as completed too."""
+    cells = [cell for cell in nbformat.read(partial, as_version=4).cells if cell.cell_type == "code"]
+    begun = [(number, cell) for number, cell in enumerate(cells, 1) if cell.metadata.papermill.start_time]
+    return (begun[-1][0], begun[-1][1].source) if begun else (0, "")
+
+
+def _check_portable(node: NotebookNode, target: Path) -> None:
+    """A published notebook names no folder of this machine."""
+    folders = {str(paths.ROOT), str(paths.output_root())}
+    for number, cell in enumerate(node.cells, start=1):
+        text = json.dumps(cell, ensure_ascii=False)
+        found = [folder for folder in folders if folder in text]
+        if found:
+            what = f"cell {number} shows the path {found[0]}."
+            raise StudyError("E-PORTABLE", str(target), what, "Show names or relative paths.")
+
+
+def _literal(path: Path) -> str:
+    """The path for papermill, which takes braces in it for fields to fill in."""
+    return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,351 @@
+"""What run_all.sh calls: every notebook in order, over one pool of workers, into results/ and figures/.
+
+A notebook is executed twice: once to train what is missing, and once more from the records alone; the second copy is
+published. Exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import shlex
+import shutil
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+from tqdm.std import tqdm
+
+from common import notebooks
+from common.errors import StudyError
+from common.spec import PROFILES, REPORT_TRAIN
+from common.study.execute import Broker, Pool, private_folder, thread_environment
+from common.study.progress import Progress
+from common.study.rows import Row, rows
+from common.study.session import Study, open_study
+from common.study.store import atomic_write
+from common.training.loop import code_hash
+
+DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
+ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-POOL")
+NEEDED_BYTES = 200 * 2**20
+PATIENCE_S = 3.0
+
+
+class StoppedError(BaseException):
+    """A signal asked the runner to end."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Tally:
+    """What came of everything."""
+
+    held: int
+    trained: int = 0
+    failed_runs: int = 0
+    published: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line asks for; the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(given)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    try:
+        return _run(options)
+    except StudyError as error:
+        print(error.message(), file=sys.stderr)
+        return ENVIRONMENT if error.code in ENVIRONMENT_CODES else INPUT
+    except StoppedError as stopped:
+        again = shlex.join(["./run_all.sh", *given])
+        print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
+        os._exit(128 + stopped.number)  # the client of a killed kernel may still wait in its thread
+
+
+def _run(options: argparse.Namespace) -> int:
+    study = open_study(
+        options.profile,
+        data=_absolute(options.data),
+        encoder=_absolute(options.encoder),
+        seeds=options.seeds,
+        jobs=options.jobs,
+        report_only=options.report_only,
+    )
+    chosen = notebooks.find(options.only)
+    for path in chosen:
+        notebooks.check(path, _parameters(study))
+    print(study, flush=True)
+    if options.dry_run:
+        return _dry_run(study, chosen, options.force)
+    _check_places(study)
+    with private_folder() as folder, _no_child_left():
+        notebooks.prepare_kernels(Path(folder), thread_environment(study.profile.threads))
+        return _run_all(study, chosen, Path(folder), options.force)
+
+
+def _run_all(study: Study, chosen: list[Path], folder: Path, force: bool) -> int:
+    started = time.monotonic()
+    held = [record for _, record in _planned(study, chosen) if record]
+    tally = Tally(len(held))
+    if study.report_only:
+        study.run(_rows(chosen))  # tells for all notebooks at once what is missing or stale
+        for path in chosen:
+            _attempt(path, study, None, folder, tally)
+    else:
+        study.corpus()  # every problem of the data is told before anything is trained
+        study.encoder_folder()
+        _say_if_code_changed(held, force)
+        with _training(study, force) as pool:
+            for path in chosen:
+                _attempt(path, study, pool, folder, tally)
+    _write_gallery(study, tally)
+    _summarise(study, tally, time.monotonic() - started)
+    return FAILED if tally.failed else DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="run_all.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--profile", help=f"what the machine can afford: {', '.join(PROFILES)} (default quick)")
+    add("--data", help="embedded, hub, or a CS224N data folder (default: the profile's)")
+    add("--encoder", help="a known name, a folder, or a hub id (default: the profile's)")
+    add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
+    add("--seeds", type=_numbers, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
+    add("--jobs", type=_number, metavar="N", help="runs at once (default: cores over threads per run)")
+    add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
+    add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
+    add("--force", action="store_true", help="train again what the store already holds")
+    return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        known = [name for action in self._actions for name in action.option_strings]
+        wrong = [word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")]
+        close = [match for word in set(wrong) - set(known) for match in difflib.get_close_matches(word, known, n=1)]
+        super().error(message + (f" (did you mean {close[0]}?)" if close else ""))
+
+
+def _words(text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if not words:
+        raise argparse.ArgumentTypeError("expected names separated by commas")
+    return words
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
+    return int(text)
+
+
+def _numbers(text: str) -> list[int]:
+    return [_number(word) for word in _words(text)]
+
+
+def _absolute(name: str | None) -> str | None:
+    """A folder given relative to the working directory, for kernels and workers that may have another one."""
+    if name is None:
+        return None
+    prefix, colon, folder = name.rpartition(":")
+    path = Path(folder).expanduser()
+    return f"{prefix}{colon}{path.resolve()}" if path.is_dir() else name
+
+
+def _parameters(study: Study) -> dict[str, object]:
+    """What a training execution is given."""
+    return {
+        "profile": study.profile.name,
+        "data": study.source,
+        "encoder": study.encoder_source,
+        "seeds": list(study.seeds),
+        "jobs": study.jobs,
+        "report_only": False,
+    }
+
+
+def _published_parameters(study: Study) -> dict[str, object]:
+    """What the published execution is given: names, and only where they are not the profile's."""
+    usual = {"data": study.profile.data, "encoder": study.profile.encoder}
+    given = {name: getattr(study, name) for name in usual if getattr(study, name) != usual[name]}
+    return {"profile": study.profile.name, "seeds": list(study.seeds), "report_only": True, **given}
+
+
+def _check_places(study: Study) -> None:
+    """Find out before training whether everything can be written."""
+    for folder in (study.places.build, study.places.results, study.places.figures):
+        probe = folder / ".writable"
+        atomic_write(probe, b"")
+        probe.unlink()
+    free = shutil.disk_usage(study.places.build).free
+    if free < NEEDED_BYTES:
+        what = f"{free / 2**20:.0f} MB are free, {NEEDED_BYTES / 2**20:.0f} are needed."
+        raise StudyError("E-DISK", str(study.places.build), what, "Free some space, or set STUDY_OUT to another disk.")
+
+
+@contextlib.contextmanager
+def _training(study: Study, force: bool) -> Iterator[Pool]:
+    """The pool of this run_all, on loan to every kernel."""
+    pool = Pool(study.jobs, study.profile.threads, force=force)
+    broker = Broker(pool)
+    os.environ["STUDY_POOL"] = broker.address
+    try:
+        yield pool
+    finally:
+        del os.environ["STUDY_POOL"]
+        pool.close()
+        broker.close()
+
+
+def _attempt(path: Path, study: Study, pool: Pool | None, folder: Path, tally: Tally) -> None:
+    """Run one notebook and publish it; its failure is told and stops no other."""
+    started = time.monotonic()
+    try:
+        with _alone(path, study):
+            if pool:
+                _train_notebook(path, study, pool, folder, tally)
+            _publish(path, study, folder)
+    except (notebooks.NotebookError, StudyError) as error:
+        tally.failed.append(path.stem)
+        print(f"FAILED {error}", file=sys.stderr, flush=True)
+    else:
+        tally.published.append(path.stem)
+        print(f"{path.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _train_notebook(path: Path, study: Study, pool: Pool, folder: Path, tally: Tally) -> None:
+    pool.watch = progress = Progress(path.stem, has_bar=sys.stderr.isatty())
+    try:
+        notebooks.execute(path, _partial(path, study), _parameters(study), folder)
+    finally:
+        progress.close()
+        tally.trained += progress.trained
+        tally.failed_runs += len(progress.failures)
+    if progress.failures:
+        labels = ", ".join(event["label"] for event in progress.failures)
+        raise notebooks.NotebookError(f"{path.stem}: not published, {len(progress.failures)} runs failed: {labels}")
+
+
+def _publish(path: Path, study: Study, folder: Path) -> None:
+    partial = _partial(path, study)
+    node = notebooks.execute(path, partial, _published_parameters(study), folder)
+    notebooks.publish(node, study.places.notebooks / path.name)
+    partial.unlink()
+
+
+def _partial(path: Path, study: Study) -> Path:
+    return study.places.build / f"{path.stem}.partial.ipynb"
+
+
+@contextlib.contextmanager
+def _alone(path: Path, study: Study) -> Iterator[None]:
+    """Two runners at once take turns on a notebook, so that neither writes over the other's copy, tables or figures."""
+    study.places.locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(study.places.locks / f"{path.stem}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{path.stem}: another run_all is at it; waiting for its turn", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _rows(chosen: list[Path]) -> list[Row]:
+    """The rows that the notebooks announce; variants that they make themselves are not among them."""
+    announced = dict.fromkeys(pair for path in chosen for pair in notebooks.planned(path))
+    return [row for report, table in announced for row in rows(report, table)]
+
+
+def _planned(study: Study, chosen: list[Path]) -> list[tuple[object, dict | None]]:
+    """Each distinct run the notebooks announce, with its record where the store holds it."""
+    plans = {plan.run_id: plan for plan in reversed(study.plan(_rows(chosen)))}
+    return [(plan, study.store.get(run_id) if study.store.has(run_id) else None) for run_id, plan in plans.items()][
+        ::-1
+    ]
+
+
+def _say_if_code_changed(held: list[dict], force: bool) -> None:
+    code = code_hash()
+    others = sum(record["environment"].get("code") != code for record in held)
+    if others and not force:
+        print(f"Note: {others} of {len(held)} finished runs were trained by another version of the code;", end=" ")
+        print("--force trains them again.", flush=True)
+
+
+def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
+    """Say what a call would train. Variants that a notebook makes itself come on top."""
+    for path in chosen:
+        planned = _planned(study, [path])
+        missing = [plan for plan, record in planned if force or not record]
+        print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} to train")
+        for plan in missing:
+            print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
+    planned = _planned(study, chosen)
+    examples = sum(plan.applied.total_examples(REPORT_TRAIN) for plan, record in planned if force or not record)
+    rates = [sum(r["counts"]["examples"].values()) / r["wall_s"] for r in map(study.store.get, study.store.complete())]
+    estimate = tqdm.format_interval(examples / statistics.median(rates) / study.jobs) if rates else "no estimate yet"
+    print(f"In all {examples:,} examples, {study.jobs} runs at once: {estimate if examples else 'nothing to train'}")
+    return DONE
+
+
+def _write_gallery(study: Study, tally: Tally) -> None:
+    from common.report import gallery
+
+    try:
+        gallery.write(study.places)
+    except StudyError as error:
+        tally.failed.append("gallery")
+        print(f"FAILED gallery: {error}", file=sys.stderr, flush=True)
+
+
+def _summarise(study: Study, tally: Tally, seconds: float) -> None:
+    runs = f"{tally.trained} trained, {tally.held} were in the store, {tally.failed_runs} failed"
+    count = len(tally.published) + len(tally.failed)
+    print(f"\nRuns: {runs}. Notebooks: {len(tally.published)} of {count} published. {seconds:.0f} s.")
+    for name in ("index", "tables", "notebooks", "figures"):
+        path = getattr(study.places, name)
+        if path.exists():
+            print(f"  {name:10} {notebooks.shown(path)}")
+    if tally.failed:
+        names, logs = ", ".join(tally.failed), notebooks.shown(study.places.logs)
+        print(f"  failed     {names}; the messages are above, logs in {logs}")
+
+
+@contextlib.contextmanager
+def _no_child_left() -> Iterator[None]:
+    """Kernels and workers live in sessions of their own, so no signal reaches them: end what is left of them."""
+    try:
+        yield
+    finally:
+        children = psutil.Process().children(recursive=True)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(children, timeout=PATIENCE_S)
+
+
+def _stop(number: int, frame: object) -> None:
+    """Unwind once; a second signal ends at once (workers and kernels then notice that they are alone)."""
+    signal.signal(number, lambda again, _: os._exit(128 + again))
+    raise StoppedError(number)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
