@@ -19,6 +19,7 @@ from common.study.store import atomic_write
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
 MISSING = "\N{EN DASH}"
 SIGNED = ("difference", "printed difference", "our difference")
+SCIENTIFIC = ("largest difference",)
 PERCENT = ("share", "share of training", "share truncated")
 LATEX_SPECIAL = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
@@ -140,6 +141,8 @@ def cell(value: object, column: str = "") -> str:
         return f"{value:+d}" if column in SIGNED else str(value)
     if column in PERCENT:
         return f"{100 * value:.3g} %"
+    if column in SCIENTIFIC:
+        return f"{value:.1e}"
     text = f"{value:+.3f}" if column in SIGNED else f"{value:.3f}"
     return text.lstrip("+-") if float(text) == 0 else text
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from common.data.tasks import TASKS
 from common.study.reported import stated
 from common.study.session import Results, RowResult
 from common.study.stats import MAIN_METRICS, METRICS, TASK_NAMES, method, value
@@ -17,6 +18,13 @@ from common.study.store import RunStore
 
 # swissBERT's heat maps; whether it counts layers from 0 or 1 is not said.
 ATTENTION_FIGURES = ("Figure 1, layer 1", "Figure 2, layer 6", "Figure 3, layer 11")
+SHARE_NAMES = {
+    "cross": "other sentence",
+    "match": "equal tokens there",
+    "near": "own neighbours",
+    "special": "special tokens",
+}
+LARGEST = "largest difference"
 REPORT, HERE = "report", "here"
 
 
@@ -63,6 +71,49 @@ def length_frame(card: dict) -> pd.DataFrame:
         edges = zip(histogram["bins"][:-1], histogram["bins"][1:], strict=True)
         for (start, stop), count in zip(edges, histogram["counts"], strict=True):
             lines.append({"task": task, "from_tokens": start, "below_tokens": stop, "count": count} | facts)
+    return pd.DataFrame(lines)
+
+
+def constant_frame(card: dict, split: str = "dev") -> pd.DataFrame:
+    """Accuracy of the best constant answer to each task with classes: its label and its share."""
+    lines = []
+    for task in (task for task in TASKS if TASKS[task].kind == "classes"):
+        counts = card["labels"][task][split]
+        label = max(counts, key=counts.get)
+        total = sum(counts.values())
+        lines.append({"task": TASK_NAMES[task], "n": total, "label": label, "accuracy": counts[label] / total})
+    return pd.DataFrame(lines)
+
+
+def left_out_frame(card: dict) -> pd.DataFrame:
+    """Rows of the source that could not be used, by id."""
+    lines = [
+        {"task": TASK_NAMES[task], "split": split, "rows left out": len(ids), "ids": ", ".join(ids)}
+        for task, splits in card["left_out"].items()
+        for split, ids in splits.items()
+    ]
+    return pd.DataFrame(lines or [{"task": "all", "split": "all", "rows left out": 0, "ids": ""}])
+
+
+def parity_frame(card: dict) -> pd.DataFrame:
+    """Largest absolute differences of our BERT and AdamW from the reference libraries."""
+    where = {"random": "random weights, 3 layers of 48", "encoder": "this profile's encoder"}
+    part = {"hidden": "last hidden states", "pooler": "pooler output"}
+    lines = [
+        {
+            "ours": "BertModel",
+            "reference": "transformers.BertModel",
+            "what": f"{part[name]}, {where[place]}",
+            LARGEST: found,
+        }
+        for place, found_in in card["bert"].items()
+        for name, found in found_in.items()
+    ]
+    what = f"weights after {card['steps']} steps"
+    lines += [
+        {"ours": f"AdamW, variant {name}", "reference": "torch.optim.AdamW", "what": what, LARGEST: found}
+        for name, found in card["adamw"].items()
+    ]
     return pd.DataFrame(lines)
 
 
@@ -114,6 +165,16 @@ def attention_shares(store: RunStore, results: Results) -> pd.DataFrame:
                     lines.append(known | place | {"share": float(share)})
     columns = ["row", "label", "method", "run_id", "seed", "share_of", "layer", "head", "share"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def attention_table(shares: pd.DataFrame) -> pd.DataFrame:
+    """Shares of attention by model and layer: the mean over heads (and seeds), and the first head's."""
+    by = ["label", "layer"]
+    means = shares.pivot_table("share", by, "share_of", sort=False)
+    first = shares[shares["head"] == 1].pivot_table("share", by, "share_of", sort=False)
+    both = pd.concat({"mean over heads": means, "first head": first}, axis=1).rename(columns=SHARE_NAMES).reset_index()
+    # The two index columns come back as (name, ""); as leaves they stand in the lower line of the header.
+    return both.set_axis(pd.MultiIndex.from_tuples([(a, b) if b else ("", a) for a, b in both.columns]), axis=1)
 
 
 def threshold_frame(store: RunStore, results: Results, step: int = 2) -> pd.DataFrame:

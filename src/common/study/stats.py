@@ -7,6 +7,7 @@ Numbers stay unrounded here; rounding belongs to `report/tables.py`. A cell that
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from common.data.tasks import TASKS
 from common.spec import RunSpec
 from common.study.reported import Claim, Term
 from common.study.rows import Row, changes, row
-from common.study.session import Results, RowResult
+from common.study.session import Results, RowResult, Study
 from common.training.evaluate import OVERALL_TASKS
 
 TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}
@@ -145,6 +146,19 @@ def changes_frame(rows: Iterable[Row]) -> pd.DataFrame:
             known = {"model": of.label, "against": base.label, "field": name}
             lines.append(known | {"before": str(before), "after": str(after)})
     return pd.DataFrame(lines)
+
+
+def applied_frame(study: Study, of: Row) -> pd.DataFrame:
+    """One line per field that the profile changes in a row: as the report has it, and as it runs here."""
+    written = of.specs[0]
+    applied = replace(of, specs=(study.apply(written, written.seed),))
+    lines = [{"field": name, "report": str(a), "here": str(b)} for name, (a, b) in changes(applied, of).items()]
+    return pd.DataFrame(lines, columns=["field", "report", "here"])
+
+
+def run_ids(results: Results) -> list[str]:
+    """Ids of all runs behind these rows."""
+    return [record["run_id"] for result in results.values() for record in result.records]
 
 
 def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
