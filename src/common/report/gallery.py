@@ -109,7 +109,8 @@ def _linked_runs(records: list[dict]) -> pd.DataFrame:
     frame["minutes"] = [f"{minutes:.1f}" for minutes in frame["minutes"]]
     text = formatted(frame)
     links = [Markup('<a href="runs/{0}/record.json">{0}</a>').format(run_id) for run_id in frame["run"]]
-    return text.assign(run=links)
+    # As objects: a string column would forget that the links are markup already.
+    return text.assign(run=pd.Series(links, dtype=object))
 
 
 def _html(text: pd.DataFrame) -> Markup:

@@ -1,0 +1,64 @@
+"""A small study with stored runs of random numbers: fixtures only, never results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.paths import Places
+from common.spec import profile_named, to_dict
+from common.study.rows import row
+from common.study.store import RunStore
+
+TOKENS = ["[CLS]", "rallies", "&", "<b>", "[SEP]", "people", "rally", "[SEP]"]
+METRICS = ("sst_acc", "para_acc", "sts_corr", "overall", "overall_normalised")
+
+
+def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
+    """Write a record with random numbers for a row under the quick profile and return it."""
+    written = row(row_id).specs[0]
+    spec = profile_named("quick").apply(written)
+    values = {name: float(number) for name, number in zip(METRICS, rng.uniform(0.2, 0.9, len(METRICS)), strict=True)}
+    history = [{"epoch": e, "train_loss": {"sst": 1 / e}, "dev": values, "wall_s": 1.0} for e in (1, 2)]
+    record = {
+        "run_id": spec.run_id,
+        "spec": to_dict(spec),
+        "written": to_dict(written),
+        "share": 0.04,
+        "under_trained": True,
+        "environment": {"torch": "2.13.0"},
+        "history": history if spec.epochs else [],
+        "metrics": {"dev": values},
+        "undefined": {"dev": {}},
+        "probes": {"pair_tokens": TOKENS, "examples": []},
+        "wall_s": 90.0,
+    }
+    size, layers, heads = len(TOKENS), 6, 4
+    probes = {"pair_attention": rng.dirichlet(np.ones(size), (layers, heads, size))}
+    probes |= {f"{name}_mass": rng.uniform(0, 1, (layers, heads)) for name in ("cross", "match", "near", "special")}
+    probes["para_threshold_curve"] = np.stack([np.linspace(-1, 1, 201), np.sort(rng.uniform(0.3, 0.8, 201))])
+    return store.write(record, {"sst": rng.normal(size=(5, 5)).astype(np.float32)}, probes)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> SimpleNamespace:
+    places = Places(tmp_path / "results" / "quick", tmp_path / "figures" / "quick", tmp_path / "build")
+    store = RunStore(places)
+    return SimpleNamespace(
+        profile=profile_named("quick"), places=places, store=store, seeds=(0,), data="embedded", encoder="tiny-bert"
+    )
+
+
+@pytest.fixture
+def results(lab: SimpleNamespace) -> dict[str, SimpleNamespace]:
+    rng = np.random.default_rng(0)
+    names = ("swissbert_baseline_frozen", "swissbert_cosine_similarity", "swissbert_pair", "swissbert_pair_untrained")
+    return {
+        name: SimpleNamespace(
+            row=row(name), records=(stored_run(lab.store, name, rng),), failures=(), coincides_with=None
+        )
+        for name in names
+    }

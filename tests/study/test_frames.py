@@ -1,0 +1,110 @@
+"""Frames that figures draw hold the numbers they were made from, each in its place."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from common.study import frames
+from common.study.rows import row
+
+CARD = {
+    "counts": {"sst": {"train": 10, "dev": 4}, "para": {"train": 8, "dev": 4}, "sts": {"train": 5}},
+    "labels": {
+        "sst": {"train": {"0": 1, "1": 3, "2": 2, "3": 3, "4": 1}, "dev": {"0": 1, "1": 3}},
+        "para": {"train": {"0": 6, "1": 2}, "dev": {"0": 1, "1": 3}},
+        "sts": {"train": {"0 to 1": 2, "4 to 5": 3}},
+        "cfimdb": {"dev": {"0": 2, "1": 2}},
+    },
+    "lengths": {
+        task: {"bins": [3.0, 5.0, 9.0], "counts": [6, 2], "max": 9, "mean": 4.5}
+        for task in ("sst", "para", "sts", "cfimdb")
+    },
+    "truncated": {"sst": 2},
+    "max_tokens": 512,
+    "left_out": {"sst": {}, "para": {"dev": ["a", "b"]}},
+}
+
+
+class Store:
+    """Probes of one run: attention that tells layer, head and place apart."""
+
+    def __init__(self, layers: int):
+        heads, tokens = 2, 3
+        shape = (layers, heads, tokens, tokens)
+        self.arrays = {
+            "pair_attention": np.arange(np.prod(shape), dtype=np.float32).reshape(shape),
+            "cross_mass": np.arange(layers * heads, dtype=np.float32).reshape(layers, heads),
+            "para_threshold_curve": np.stack([np.linspace(-1, 1, 5), np.array([0.4, 0.4, 0.5, 0.8, 0.6])]),
+        }
+
+    def probes(self, run_id: str) -> dict[str, np.ndarray]:
+        return self.arrays
+
+
+def result(row_id: str) -> SimpleNamespace:
+    record = {"run_id": "r-s0", "spec": {"seed": 0}, "probes": {"pair_tokens": ["[CLS]", "a", "[SEP]"]}}
+    return SimpleNamespace(row=row(row_id), records=(record,), failures=(), coincides_with=None)
+
+
+def test_stated_counts_stand_beside_ours_with_their_difference() -> None:
+    frame = frames.stated_frame(CARD)
+    found = frame[(frame["task"] == "Quora") & (frame["split"] == "train")].set_index("what")
+    assert found.loc["rows", "stated"] == 141506 and found.loc["rows", "here"] == 8
+    assert found.loc["label 1", "here"] == 2 and found.loc["label 1", "difference"] == 2 - 52273
+    assert found.loc["label 0", "stated"] + found.loc["label 1", "stated"] == 141498
+    test = frame[(frame["task"] == "Quora") & (frame["split"] == "test")]
+    assert test["here"].isna().all(), "a split that is not there is no zero"
+
+
+def test_label_shares_add_up_to_one_for_each_source() -> None:
+    frame = frames.label_frame(CARD)
+    assert frame.groupby(["task", "source"])["share"].sum().to_numpy() == pytest.approx(1.0)
+    theirs = frame[(frame["task"] == "sst") & (frame["source"] == "report")]
+    assert theirs["count"].tolist() == [1092, 2218, 1624, 2322, 1288]
+
+
+def test_length_histogram_keeps_its_edges_and_the_share_cut() -> None:
+    frame = frames.length_frame(CARD)
+    first = frame[frame["task"] == "sst"]
+    assert first[["from_tokens", "below_tokens", "count"]].values.tolist() == [[3.0, 5.0, 6], [5.0, 9.0, 2]]
+    assert first["share_truncated"].iloc[0] == 2 / 8
+
+
+def test_constant_answer_is_the_most_frequent_dev_label() -> None:
+    frame = frames.constant_frame(CARD).set_index("task")
+    assert frame.loc["SST", "label"] == "1" and frame.loc["SST", "accuracy"] == 0.75
+
+
+def test_left_out_rows_are_named_and_none_is_said() -> None:
+    assert frames.left_out_frame(CARD)[["task", "split", "rows left out", "ids"]].values.tolist() == [
+        ["Quora", "dev", 2, "a, b"]
+    ]
+    assert frames.left_out_frame({"left_out": {}})["rows left out"].tolist() == [0]
+
+
+@pytest.mark.parametrize(("layers", "shown"), [(2, [1, 2]), (6, [1, 3, 6]), (12, [1, 6, 12])])
+def test_heat_maps_are_of_the_first_middle_and_last_layer(layers: int, shown: list[int]) -> None:
+    store = Store(layers)
+    frame = frames.attention_maps(store, result("swissbert_pair"), head=1)
+    assert frame["layer"].drop_duplicates().tolist() == shown
+    cell = frame[(frame["layer"] == layers) & (frame["query_position"] == 1) & (frame["key_position"] == 2)].iloc[0]
+    assert cell["attention"] == store.arrays["pair_attention"][layers - 1, 1, 1, 2]
+    assert (cell["query"], cell["key"]) == ("a", "[SEP]")
+    assert frame[frame["layer"] == 1]["shown_as"].iloc[0] == "Figure 1, layer 1"
+
+
+def test_attention_table_separates_the_first_head_from_the_mean() -> None:
+    shares = frames.attention_shares(Store(2), {"swissbert_pair": result("swissbert_pair")})
+    table = frames.attention_table(shares)
+    assert table["mean over heads", "other sentence"].tolist() == [0.5, 2.5]
+    assert table["first head", "other sentence"].tolist() == [0.0, 2.0]
+    assert frames.attention_table(shares.iloc[:0]).empty
+
+
+def test_threshold_curve_keeps_its_points_and_the_rows_own_threshold() -> None:
+    frame = frames.threshold_frame(Store(2), {"swissbert_cosine_similarity": result("swissbert_cosine_similarity")})
+    assert frame[["threshold", "accuracy"]].values.tolist() == [[-1.0, 0.4], [0.0, 0.5], [1.0, 0.6]]
+    assert frame["used"].unique().tolist() == [0.0]

@@ -1,0 +1,172 @@
+"""Tables about runs: means and differences against hand calculation, and holes that say what they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from common.spec import to_dict
+from common.study import reported, stats
+from common.study.rows import row, rows
+
+PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
+
+
+def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: float | None) -> dict:
+    spec = replace(row(row_id).specs[0], seed=seed)
+    return {
+        "run_id": f"{spec.run_id}",
+        "spec": to_dict(spec),
+        "share": 0.05,
+        "under_trained": True,
+        "metrics": {"dev": metrics},
+        "undefined": {"dev": undefined or {}},
+        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics}],
+        "probes": {"examples": []},
+    }
+
+
+def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> SimpleNamespace:
+    return SimpleNamespace(row=row(row_id), records=records, failures=failures, coincides_with=coincides_with)
+
+
+def failure(seed: int) -> SimpleNamespace:
+    return SimpleNamespace(seed=seed, run_id=f"abc-s{seed}", message="E-NONFINITE: the loss is nan", log=None)
+
+
+def test_comparison_is_mean_deviation_and_difference_over_seeds() -> None:
+    records = [record(PAIR, seed, sts_corr=r) for seed, r in enumerate((0.80, 0.82, 0.87))]
+    line = stats.comparison({PAIR: result(PAIR, *records)}, ("sts_corr",)).loc[PAIR, "STS Pearson r"]
+    assert line["reported"] == 0.842
+    assert line["here"] == pytest.approx(0.83)
+    assert line["sd"] == pytest.approx(math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2))
+    assert line["difference"] == pytest.approx(0.83 - 0.842)
+
+
+def test_numbers_stay_unrounded() -> None:
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8123456789))}, ("sts_corr",))
+    assert frame.loc[PAIR, ("STS Pearson r", "here")] == 0.8123456789
+
+
+def test_one_seed_is_said_and_has_no_deviation() -> None:
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8))}, ("sts_corr",))
+    assert frame.loc[PAIR, ("runs", "seeds")] == "one seed"
+    assert math.isnan(frame.loc[PAIR, ("STS Pearson r", "sd")])
+    assert frame.loc[PAIR, ("runs", "notes")] == "under-trained"
+
+
+def test_failed_seeds_are_counted_and_the_others_still_averaged() -> None:
+    records = (record(PAIR, 0, sts_corr=0.8), record(PAIR, 2, sts_corr=0.9))
+    frame = stats.comparison({PAIR: result(PAIR, *records, failures=(failure(1),))}, ("sts_corr",))
+    assert frame.loc[PAIR, ("runs", "seeds")] == "failed, 1 of 3 seeds"
+    assert frame.loc[PAIR, ("STS Pearson r", "here")] == pytest.approx(0.85)
+    assert "seed 1 failed, see the log of run abc-s1" in frame.loc[PAIR, ("runs", "notes")]
+
+
+def test_row_without_any_run_is_a_marked_hole() -> None:
+    frame = stats.comparison({PAIR: result(PAIR, failures=(failure(0),))})
+    assert frame.loc[PAIR, ("STS Pearson r", "here")] == "failed"
+    assert math.isnan(frame.loc[PAIR, ("STS Pearson r", "difference")])
+    assert stats.mean({PAIR: result(PAIR, failures=(failure(0),))}, PAIR, "sts_corr") == "failed"
+
+
+def test_undefined_metric_is_named_with_its_reason() -> None:
+    bad = record(PAIR, 0, undefined={"sts_corr": "the model predicts a constant"}, sts_corr=None)
+    frame = stats.comparison({PAIR: result(PAIR, bad, record(PAIR, 1, sts_corr=0.4))}, ("sts_corr",))
+    assert frame.loc[PAIR, ("STS Pearson r", "here")] == 0.4
+    assert "STS Pearson r undefined in 1 of 2 runs: the model predicts a constant" in frame.loc[PAIR, ("runs", "notes")]
+    alone = stats.comparison({PAIR: result(PAIR, bad)}, ("sts_corr",))
+    assert alone.loc[PAIR, ("STS Pearson r", "here")] == "undefined"
+
+
+def test_overall_of_a_run_without_all_tasks_is_absent_and_not_undefined() -> None:
+    name = "swissbert_zero_shot_cosine"
+    partial = record(name, 0, undefined={"overall": "no value for sst"}, overall=None, sts_corr=0.8)
+    frame = stats.comparison({name: result(name, partial)}, ("overall",))
+    assert math.isnan(frame.loc[name, ("Overall, raw", "here")])
+    assert "undefined" not in frame.loc[name, ("runs", "notes")]
+
+
+def test_coinciding_row_is_marked() -> None:
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), coincides_with=APART)}, ("sts_corr",))
+    assert f"coincides with {APART}" in frame.loc[PAIR, ("runs", "notes")]
+
+
+def test_both_overall_formulas_stand_side_by_side() -> None:
+    values = {"overall": 0.7, "overall_normalised": 0.75}
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, **values))}, ("overall", "overall_normalised"))
+    assert frame.loc[PAIR, ("Overall, raw", "here")] == 0.7
+    assert frame.loc[PAIR, ("Overall, normalised", "here")] == 0.75
+
+
+def test_claims_show_the_printed_and_the_paired_difference_and_stay_undecided() -> None:
+    results = {
+        PAIR: result(PAIR, record(PAIR, 0, sst_acc=0.4, para_acc=0.8, sts_corr=0.8, overall=0.60)),
+        # Seed 1 has no partner, so it must not move the difference.
+        APART: result(
+            APART,
+            record(APART, 0, sst_acc=0.45, para_acc=0.7, sts_corr=0.3, overall=0.45),
+            record(APART, 1, sst_acc=0.9, para_acc=0.9, sts_corr=0.9, overall=0.9),
+        ),
+    }
+    claims = [claim for claim in reported.claims("swissbert", [PAIR, APART]) if claim.terms]
+    frame = stats.claims_frame(claims, results)
+    assert set(frame["verdict"]) == {"undecided"}
+    first = frame[frame["claim"] == "swissbert_c08"].iloc[0]
+    assert first["printed difference"] == pytest.approx(0.506 - 0.508)
+    assert first["our difference"] == pytest.approx(0.40 - 0.45)
+    assert first["seeds"] == "one seed"
+
+
+def test_changes_name_every_field_of_a_row_and_nothing_for_the_base() -> None:
+    frame = stats.changes_frame([row(APART), row(PAIR)])
+    assert frame[frame["model"] == row(PAIR).label][["field", "before", "after"]].values.tolist() == [
+        ["tasks.para.pair_method", "separate", "pair"],
+        ["tasks.sts.pair_method", "separate", "pair"],
+    ]
+    assert frame.iloc[0]["field"] == "the base of this table"
+
+
+def test_examples_have_one_column_a_seed_and_classes_stay_whole() -> None:
+    example = {"id": "a", "task": "sst", "texts": ["x"], "label": 4.0, "reported": 2.0, "predicted": 3.0}
+    score = {"id": "b", "task": "sts", "texts": ["x", "y"], "label": 4.0, "reported": 3.9961, "predicted": 3.5}
+    records = [{**record(PAIR, seed), "probes": {"examples": [example, score]}} for seed in (0, 1)]
+    frame = stats.examples_frame(result(PAIR, *records))
+    assert list(frame.columns) == ["task", "text", "label", "reported", "here, seed 0", "here, seed 1"]
+    assert frame.iloc[0].tolist() == ["SST", "x", 4, 2, 3, 3] and type(frame.iloc[0]["label"]) is int
+    assert frame.iloc[1]["text"] == "x / y" and frame.iloc[1]["reported"] == 3.9961
+
+
+def test_history_has_every_metric_and_loss_once_a_seed() -> None:
+    frame = stats.history_frame({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), record(PAIR, 1, sts_corr=None))})
+    assert len(frame) == 4
+    assert set(frame["metric"]) == {"sts_corr", "sst_loss"}
+    assert frame["value"].isna().sum() == 1
+    assert stats.history_frame({PAIR: result(PAIR)}).empty
+
+
+@pytest.mark.parametrize(
+    ("row_id", "family"),
+    [
+        ("swissbert_baseline_frozen", "frozen encoder"),
+        (APART, "separate encoding"),
+        ("swissbert_layer_sharing", "shared layer"),
+        (COSINE, "cosine"),
+        (PAIR, "pair encoding"),
+        ("swissbert_zero_shot_cosine", "zero-shot cosine"),
+        ("swissbert_pair_untrained", "untrained"),
+    ],
+)
+def test_each_row_belongs_to_its_family(row_id: str, family: str) -> None:
+    assert stats.method(row(row_id).specs[0]) == family
+
+
+def test_every_row_of_the_study_has_a_family_with_a_colour() -> None:
+    from common.report.plots import METHOD_COLOURS
+
+    assert {stats.method(of.specs[0]) for of in rows("swissbert")} <= set(METHOD_COLOURS)
+    assert isinstance(stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.1))}), pd.DataFrame)
