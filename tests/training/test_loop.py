@@ -187,7 +187,7 @@ def _few_updates(spec, materials):
 
 
 def test_any_two_rows_differ_after_a_few_updates(materials):
-    """A field of a row that changes nothing would be a dead field. (Rates are set alike here: those differ trivially)"""
+    """A field that changes nothing would be a dead field. (Rates are set alike: those differ trivially.)"""
     found = {
         r.id: _few_updates(r.specs[0], materials) for r in rows("swissbert") if r.id != "swissbert_frozen_rate_1e3"
     }
