@@ -99,10 +99,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def _run_all(study: Study, chosen: list[Path], folder: Path, force: bool) -> int:
     started = time.monotonic()
-    held = [record for _, record in _planned(study, chosen) if record]
+    planned = {plan.run_id: (plan, record) for plan, record in _planned(study, chosen) if record}
+    held = [record for _, record in planned.values()]
     tally = Tally(len(held))
     if study.report_only:
-        study.run(_rows(chosen))  # tells for all notebooks at once what is missing or stale
+        study.refuse_stale({run_id: plan for run_id, (plan, _) in planned.items()}, {r["run_id"]: r for r in held})
         for path in chosen:
             _attempt(path, study, None, folder, tally)
     else:

@@ -143,6 +143,14 @@ class Study:
         digest = self._weights_hash()
         return found + ([self.encoder] if digest and digest != record["hashes"]["weights"] else [])
 
+    def refuse_stale(self, wanted: dict[str, _Planned], records: dict[str, dict]) -> None:
+        """Raise StudyError naming the runs (by run id) that were trained on other data or weights than those here."""
+        changed = {run_id: self.stale(record) for run_id, record in records.items()}
+        problems = tuple(f"{wanted[run_id]} ({', '.join(names)})" for run_id, names in changed.items() if names)
+        if problems:
+            what = f"{len(problems)} of {len(records)} runs were trained on other data or weights than those here."
+            raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
+
     def _train_missing(self, by_id: dict[str, _Planned]) -> dict[str, Failure]:
         """Train in the runner's pool where there is one, else in this process's own; what failed, by run id."""
         address = os.environ.get("STUDY_POOL")
@@ -204,15 +212,8 @@ class Study:
             raise StudyError("E-MISSING", "report-only", what, f"Train them: {self._command()}", missing)
         records = {run_id: self.store.get(run_id) for run_id in wanted}
         if self.report_only:
-            self._refuse_stale(wanted, records)
+            self.refuse_stale(wanted, records)
         return records
-
-    def _refuse_stale(self, wanted: dict[str, _Planned], records: dict[str, dict]) -> None:
-        changed = {run_id: self.stale(record) for run_id, record in records.items()}
-        problems = tuple(f"{wanted[run_id]} ({', '.join(names)})" for run_id, names in changed.items() if names)
-        if problems:
-            what = f"{len(problems)} of {len(records)} runs were trained on other data or weights than those here."
-            raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
 
     def _command(self) -> str:
         needs_data = ["--data", self.source or "FOLDER"] if self.data != "embedded" else []

@@ -53,7 +53,8 @@ def atomic_write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         if isinstance(error, OSError):
             fix = "Free space or give write permission; everything written before is unchanged."
             raise StudyError("E-WRITE", str(path), f"cannot write: {error.strerror or error}.", fix) from error

@@ -1,0 +1,188 @@
+"""Processes killed at bad moments: nothing is left running, nothing half done counts, and a second call completes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat import v4
+
+from common import study
+from common.study import execute
+from common.study.session import Study
+
+ROOT = Path(__file__).resolve().parents[2]
+DRIVER = (
+    "import sys; from pathlib import Path; from common import paths; paths.NOTEBOOKS = Path(sys.argv.pop(1));"
+    "from common.runner import main; sys.exit(main())"
+)
+PARAMETERS = "profile = None\ndata = None\nencoder = None\nseeds = None\njobs = None\nreport_only = False"
+CELL = (
+    "from common import study\n"
+    "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
+    'lab.run(study.rows("swissbert", "table2"))'
+)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+
+
+@pytest.fixture
+def notebooks(tmp_path: Path) -> Path:
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    cells = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), v4.new_code_cell(CELL)]
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / "01_rows.ipynb")
+    return folder
+
+
+def start(folder: Path, out: Path, *arguments: str) -> subprocess.Popen:
+    """A runner in a session of its own, as a terminal gives it one."""
+    path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "STUDY_OUT": str(out), "PYTHONPATH": path}
+    command = [sys.executable, "-c", DRIVER, str(folder), *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+
+
+def wait_until(condition: object, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.05)
+
+
+def children_in_training(runner: subprocess.Popen, out: Path) -> list[psutil.Process]:
+    """The kernel and the workers of a runner, once its workers have taken up a run."""
+    wait_until(lambda: list(out.glob("build/quick/locks/*-s0.lock")) or runner.poll() is not None, 120)
+    children = psutil.Process(runner.pid).children(recursive=True)
+    names = [" ".join(child.cmdline()) for child in children]
+    assert any("common.study.worker" in name for name in names) and any("ipykernel" in name for name in names)
+    return children
+
+
+def are_gone(processes: list[psutil.Process]) -> bool:
+    return all(not p.is_running() or p.status() == psutil.STATUS_ZOMBIE for p in processes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_runner_leaves_nothing_running_and_says_how_to_go_on(
+    number: signal.Signals, notebooks: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ("--profile", "quick", "--encoder", "tiny-random", "--jobs", "1")
+    runner = start(notebooks, out, *arguments)
+    children = children_in_training(runner, out)
+    started = time.monotonic()
+    os.killpg(runner.pid, number)
+    _, errors = runner.communicate(timeout=30)
+    assert runner.returncode == 128 + number and time.monotonic() - started < 5
+    wait_until(lambda: are_gone(children), 1)
+    assert "Finished runs are kept; to go on: ./run_all.sh " + " ".join(arguments) in errors
+    assert "Traceback" not in errors and "FAILED" not in errors
+    assert not list(out.glob("results/quick/runs/*/record.json")) and not list(out.glob("results/quick/notebooks/*"))
+
+
+def test_no_process_outlives_a_killed_runner(notebooks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    runner = start(notebooks, out, "--profile", "quick", "--encoder", "tiny-random", "--jobs", "2")
+    children = children_in_training(runner, out)
+    runner.kill()
+    runner.communicate(timeout=30)
+    wait_until(lambda: are_gone(children), 5)
+
+
+def test_two_runners_at_once_train_each_run_once(notebooks: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    pair = [start(notebooks, out, "--profile", "smoke", "--jobs", "1") for _ in range(2)]
+    said = [runner.communicate(timeout=200) for runner in pair]
+    assert [runner.returncode for runner in pair] == [0, 0], said
+    lines = [line for _, errors in said for line in errors.splitlines() if " trained in " in line]
+    assert len(lines) == 5 and len(list(out.glob("build/smoke/results/smoke/runs/*/record.json"))) == 5
+
+
+def lab(monkeypatch: pytest.MonkeyPatch, out: Path) -> Study:
+    monkeypatch.setenv("STUDY_OUT", str(out))
+    monkeypatch.delenv("STUDY_POOL", raising=False)
+    return study.open_study("smoke", jobs=1)
+
+
+def jobs_of(here: Study) -> list[execute.Job]:
+    plans = here.plan(study.rows("swissbert", "table2")[:3])
+    return here._wanted({plan.run_id: plan for plan in plans}, force=False)
+
+
+def predictions(here: Study, run_id: str) -> bytes:
+    return (here.store.folder(run_id) / "predictions.parquet").read_bytes()
+
+
+def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = lab(monkeypatch, tmp_path / "out")
+    jobs = jobs_of(here)
+    victim = jobs[0].run_id
+    killed = threading.Event()
+
+    def kill(event: dict) -> None:
+        if event["run_id"] == victim and event["event"] == "progress" and not killed.is_set():
+            killed.set()
+            worker = next(p for p in psutil.Process().children() if "common.study.worker" in " ".join(p.cmdline()))
+            worker.kill()
+
+    pool = execute.Pool(1, 1, watch=kill)
+    results = pool.run(jobs)
+    outcomes = {run_id: event["event"] for run_id, event in results.items()}
+    assert outcomes == {job.run_id: "failed" if job.run_id == victim else "finished" for job in jobs}
+    assert "was killed, likely out of memory" in results[victim]["message"]
+    assert here.store.complete() == sorted(job.run_id for job in jobs[1:])
+    assert pool.run(jobs_of(here))[victim]["event"] == "finished"
+    pool.close()
+    assert here.store.complete() == sorted(job.run_id for job in jobs)
+
+    # What was interrupted ends as if nothing had happened.
+    other = lab(monkeypatch, tmp_path / "other")
+    pool = execute.Pool(1, 1)
+    pool.run([job for job in jobs_of(other) if job.run_id == victim])
+    pool.close()
+    assert predictions(other, victim) == predictions(here, victim)
+    assert other.store.get(victim)["metrics"] == here.store.get(victim)["metrics"]
+
+
+def test_a_run_out_of_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = lab(monkeypatch, tmp_path / "out")
+    code = (
+        "import sys; from common.training import loop\n"
+        "def run(*arguments, **named): raise MemoryError\n"
+        "loop.run = run\n"
+        "from common.study import worker; sys.exit(worker.main())\n"
+    )
+    pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
+    results = pool.run(jobs_of(here)[:2])
+    pool.close()
+    assert all("out of memory" in event["message"] for event in results.values())
+    assert all("MemoryError" in Path(event["log"]).read_text() for event in results.values())
+
+
+def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = lab(monkeypatch, tmp_path / "out")
+    code = (
+        "import sys; from common.training import loop\n"
+        "def run(*arguments, **named): print('printed by a library'); raise ValueError('odd shape\\nmore')\n"
+        "loop.run = run\n"
+        "from common.study import worker; sys.exit(worker.main())\n"
+    )
+    pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
+    event = next(iter(pool.run(jobs_of(here)[:1]).values()))
+    pool.close()
+    log = Path(event["log"]).read_text()
+    assert event["message"] == "ValueError: odd shape"
+    assert "printed by a library" in log and "Traceback" in log and json.dumps(event)

@@ -1,0 +1,247 @@
+"""The session: what is there is read, what is missing is trained once, and nothing is taken on trust."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import study
+from common.data import sources
+from common.errors import StudyError
+from common.spec import profile_named, to_dict
+from common.study import execute, session
+from common.training import loop
+
+
+@pytest.fixture(scope="module", autouse=True)
+def pools() -> Iterator[None]:
+    """Workers are shared by the tests of this file and end with it."""
+    yield
+    if session.local_pool.cache_info().currsize:
+        session.local_pool(1, 1).close()
+    session.local_pool.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    for name in ("STUDY_PROFILE", "STUDY_POOL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def lab(**settings: object) -> study.Study:
+    return study.open_study("smoke", jobs=1, **settings)
+
+
+def two_rows() -> list[study.Row]:
+    return study.rows("swissbert", "table2")[:2]
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def put(lab: study.Study, row: study.Row, seed: int = 0, **changes: object) -> str:
+    """A made-up record of a run, for what needs no training."""
+    spec = lab.apply(row.specs[0], seed)
+    hashes = {
+        "data": {"sst": sources.fingerprint(lab.corpus())["sst"]},
+        "weights": session._weights_sha256("tiny-random"),
+    }
+    record = {"run_id": spec.run_id, "spec": to_dict(spec), "hashes": hashes, "metrics": {"dev": {}}, **changes}
+    lab.store.write(record, {"sst": np.zeros((2, 5), np.float32)}, {})
+    return spec.run_id
+
+
+def test_the_environment_chooses_the_profile_and_an_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert study.open_study().profile.name == "quick"
+    monkeypatch.setenv("STUDY_PROFILE", "smoke")
+    assert study.open_study().profile.name == "smoke"
+    assert study.open_study("cpu").profile.name == "cpu"
+    monkeypatch.setenv("STUDY_PROFILE", "smok")
+    with pytest.raises(StudyError, match="Did you mean 'smoke'"):
+        study.open_study()
+
+
+@pytest.mark.parametrize("seeds", [[], [0, 0], [-1], [2**31], "01", [0.5], [True], ["0"]])
+def test_seeds_that_are_no_seeds_are_refused(seeds: object) -> None:
+    with pytest.raises(StudyError) as error:
+        lab(seeds=seeds)
+    assert error.value.code == "E-SEEDS"
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 1.0, "2", 1000])
+def test_jobs_that_are_no_number_of_jobs_are_refused(jobs: object) -> None:
+    with pytest.raises(StudyError) as error:
+        study.open_study("smoke", jobs=jobs)
+    assert error.value.code == "E-JOBS"
+
+
+def test_the_printed_line_names_things_and_no_place(tmp_path: Path) -> None:
+    folder = tmp_path / "my-encoder"
+    folder.mkdir()
+    line = str(lab(encoder=str(folder), seeds=[0, 1]))
+    assert line == "profile smoke: encoder my-encoder, data embedded, seeds 0, 1, threads per run 1"
+
+
+def test_specs_hold_names_and_the_place_of_an_encoder_does_not_matter(tmp_path: Path) -> None:
+    specs = []
+    for place in ("a", "b"):
+        folder = tmp_path / place / "my-encoder"
+        folder.mkdir(parents=True)
+        specs.append(lab(encoder=str(folder)).apply(two_rows()[0].specs[0], 3))
+    assert specs[0].run_id == specs[1].run_id and specs[0].seed == 3
+    assert str(tmp_path) not in json.dumps(to_dict(specs[0]))
+
+
+def test_a_profile_that_needs_data_says_how_to_give_them() -> None:
+    with pytest.raises(StudyError) as error:
+        study.open_study("cpu").corpus()
+    assert error.value.code == "E-DATA" and "--data FOLDER" in error.value.fix and "--data hub" in error.value.fix
+
+
+def test_rows_are_trained_once_and_read_afterwards(out: Path, capfd: pytest.CaptureFixture) -> None:
+    rows = two_rows()
+    first = lab().run(rows)
+    assert [len(first[row.id].records) for row in rows] == [1, 1]
+    before = files(out / "build" / "smoke" / "results")
+    second = lab().run(rows)
+    assert files(out / "build" / "smoke" / "results") == before and second == first
+    record = first[rows[0].id].records[0]
+    profile, written = profile_named("smoke"), rows[0].specs[0]
+    applied = profile.apply(written)
+    assert record["run_id"] == applied.run_id and record["spec"] == to_dict(applied)
+    assert record["written"] == to_dict(written) and record["profile"] == "smoke"
+    assert record["share"] == profile.share(written, applied) and record["under_trained"] is True
+    assert record["hashes"]["weights"] == session._weights_sha256("tiny-random")
+    assert lab().store.predictions(applied.run_id)["sst"].shape == (600, 5)
+    assert "2 of 2 runs" in capfd.readouterr().err
+
+
+def test_the_worker_trains_what_a_direct_call_trains(out: Path) -> None:
+    here, row = lab(seeds=[4]), two_rows()[1]
+    record = here.run([row])[row.id].records[0]
+    spec = here.apply(row.specs[0], 4)
+    outcome = loop.run(spec, loop.Materials(here.corpus(), here.encoder_folder()), threads=1)
+    assert outcome.record["metrics"] == record["metrics"]
+    stored = here.store.predictions(record["run_id"])
+    for task, scores in outcome.predictions.items():
+        np.testing.assert_array_equal(stored[task], scores.reshape(stored[task].shape).astype(np.float16))
+
+
+def test_a_changed_field_is_another_run_and_equal_rows_are_marked(out: Path) -> None:
+    row = two_rows()[0]
+    same = study.variant(row, "same", "the same again", batch_size=row.specs[0].batch_size)
+    other = study.variant(row, "other", "another rate", optimizer=replace(row.specs[0].optimizer, lr=2e-5))
+    here = lab(report_only=True)
+    for each in (row, other):
+        put(here, each)
+    results = here.run([row, same, other])
+    assert [results[name].coincides_with for name in (row.id, "same", "other")] == [None, row.id, None]
+    assert results["same"].records == results[row.id].records != results["other"].records
+
+
+def test_report_only_names_what_is_missing_and_trains_nothing(out: Path) -> None:
+    rows = two_rows()
+    here = lab(report_only=True, seeds=[0, 1])
+    put(here, rows[0], seed=1)
+    with pytest.raises(StudyError) as error:
+        here.run(rows)
+    missing = [f"{rows[0].id}, seed 0", f"{rows[1].id}, seed 0", f"{rows[1].id}, seed 1"]
+    assert error.value.code == "E-MISSING" and "--profile smoke --seeds 0,1" in error.value.fix
+    assert [problem.partition(": ")[0] for problem in error.value.problems] == missing
+
+
+def test_report_only_needs_neither_data_nor_encoder(out: Path) -> None:
+    here = study.open_study("cpu", data="/nowhere", encoder="no-such-encoder", report_only=True)
+    row = two_rows()[0]
+    spec = here.apply(row.specs[0], 0)
+    record = {"run_id": spec.run_id, "hashes": {"data": {"sst": "x"}, "weights": "y"}, "metrics": {}}
+    here.store.write(record, {"sst": np.zeros((2, 5))}, {})
+    assert len(here.run([row], seeds=[0])[row.id].records) == 1
+
+
+@pytest.mark.parametrize("hashes", [{"data": {"sst": "0"}, "weights": None}, {"data": {}, "weights": "0"}])
+def test_a_record_of_other_data_or_weights_is_stale(out: Path, hashes: dict) -> None:
+    here, row = lab(report_only=True), two_rows()[0]
+    put(
+        here,
+        row,
+        hashes={"data": hashes["data"], "weights": hashes["weights"] or session._weights_sha256("tiny-random")},
+    )
+    with pytest.raises(StudyError) as error:
+        here.run([row])
+    assert error.value.code == "E-STALE"
+    assert ("sst" if hashes["data"] else "tiny-random") in error.value.problems[0]
+
+
+def test_a_stale_record_is_trained_again_aloud(out: Path, capfd: pytest.CaptureFixture) -> None:
+    here, row = lab(), two_rows()[0]
+    run_id = put(here, row, hashes={"data": {"sst": "0"}, "weights": session._weights_sha256("tiny-random")})
+    record = here.run([row])[row.id].records[0]
+    assert record["run_id"] == run_id and record["hashes"]["data"]["sst"] == sources.fingerprint(here.corpus())["sst"]
+    assert "other contents of sst: training it again" in capfd.readouterr().err
+    assert (here.places.build / "replaced" / run_id / "record.json").exists()
+
+
+def test_a_damaged_record_is_neither_used_nor_replaced(out: Path) -> None:
+    here, row = lab(), two_rows()[0]
+    path = here.store.folder(put(here, row)) / "record.json"
+    path.write_text(path.read_text().replace("smoke", "smoked").replace('"dev"', '"dew"'))
+    for each in (here, lab(report_only=True)):
+        with pytest.raises(StudyError) as error:
+            each.run([row])
+        assert error.value.code == "E-RECORD" and error.value.where == str(path)
+
+
+def test_a_failed_run_is_told_and_the_others_are_there(out: Path) -> None:
+    rows = two_rows()
+    here = lab()
+    folder = here.places.runs
+    folder.mkdir(parents=True)
+    spec = here.apply(rows[0].specs[0], 0)
+    (folder / f".{spec.run_id}.partial").write_text("a file where the worker needs a folder")
+    results = here.run(rows)
+    failure = results[rows[0].id].failures[0]
+    assert failure.seed == 0 and failure.run_id == spec.run_id and "E-WRITE" in failure.message
+    assert results[rows[0].id].records == () and len(results[rows[1].id].records) == 1
+
+
+def test_with_a_runner_its_pool_trains_and_the_kernel_is_silent(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    pool = execute.Pool(1, 1)
+    broker = execute.Broker(pool)
+    monkeypatch.setenv("STUDY_POOL", broker.address)
+    try:
+        assert len(lab().run(two_rows()[:1])[two_rows()[0].id].records) == 1
+    finally:
+        pool.close()
+        broker.close()
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
+    assert session.local_pool.cache_info().currsize <= 1
+
+
+def test_workers_end_when_a_script_ends(out: Path) -> None:
+    code = (
+        "import psutil; from common import study\n"
+        "lab = study.open_study('smoke', jobs=1)\n"
+        "lab.run(study.rows('swissbert', 'table2')[:1])\n"
+        "print([child.pid for child in psutil.Process().children(recursive=True)])\n"
+    )
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    pids = json.loads(done.stdout)
+    assert done.returncode == 0 and len(pids) == 1
+    assert not Path(f"/proc/{pids[0]}").exists()

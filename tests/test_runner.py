@@ -1,0 +1,258 @@
+"""The runner from the outside: what it refuses, what it publishes, what it says when something fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import DeadKernelError
+from nbformat import v4
+
+from common import notebooks, runner
+from common.errors import StudyError
+from common.paths import Places
+from common.study.store import RunStore
+
+ROOT = Path(__file__).resolve().parents[1]
+# Runs the command line on a folder of notebooks of the test's own.
+DRIVER = (
+    "import sys; from pathlib import Path; from common import paths; paths.NOTEBOOKS = Path(sys.argv.pop(1));"
+    "from common.runner import main; sys.exit(main())"
+)
+PARAMETERS = 'profile = "smoke"\ndata = None\nencoder = None\nseeds = None\njobs = None\nreport_only = False'
+OPEN = (
+    "from common import study\n"
+    "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
+    "print(lab)"
+)
+RUN = (
+    'results = lab.run(study.rows("swissbert", "table2")[:2])\n'
+    'print([result.records[0]["metrics"]["dev"]["overall"] for result in results.values()])'
+)
+
+Call = Callable[..., subprocess.CompletedProcess]
+
+
+def notebook(path: Path, cells: list[str], parameters: str = PARAMETERS, kernel: str = "python3") -> None:
+    code = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
+    kernelspec = {"name": kernel, "display_name": "Python 3", "language": "python"}
+    metadata = {"kernelspec": kernelspec, "study": {"rows": [["swissbert", "table2"]]}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# A study"), *code], metadata=metadata), path)
+
+
+def call_on(folder: Path, out: Path) -> Call:
+    def call(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess:
+        path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "STUDY_OUT": str(out), "PYTHONPATH": path}
+        command = [sys.executable, "-c", DRIVER, str(folder), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done
+
+    return call
+
+
+def files(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+def published(out: Path) -> Path:
+    return out / "build" / "smoke" / "results" / "smoke" / "notebooks"
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("notebooks")
+    notebook(folder / "01_good.ipynb", [OPEN, RUN])
+    notebook(folder / "02_bad.ipynb", [OPEN, "# reason\nlab.nothing()", "print('never')"])
+    notebook(folder / "03_dies.ipynb", ["import os\nos.kill(os.getpid(), 9)"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """All three notebooks run once: one is published, two fail."""
+    out = tmp_path_factory.mktemp("out")
+    return out, call_on(sources, out)("--profile", "smoke", "--jobs", "2", expect=4)
+
+
+def test_a_failing_notebook_names_its_cell_and_stops_no_other(finished: tuple) -> None:
+    out, done = finished
+    assert "02_bad: cell In [4] (lab.nothing()) failed. AttributeError: " in done.stderr
+    assert str(out / "build" / "smoke" / "02_bad.partial.ipynb") in done.stderr
+    assert "03_dies: cell In [3] (import os) failed. The kernel died" in done.stderr
+    assert "2 trained, 0 were in the store, 0 failed" in done.stdout and "1 of 3 published" in done.stdout
+    assert sorted(path.name for path in published(out).iterdir()) == ["01_good.ipynb"]
+    assert (out / "build" / "smoke" / "02_bad.partial.ipynb").exists()
+    assert not (out / "build" / "smoke" / "01_good.partial.ipynb").exists()
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+
+
+def test_progress_without_a_terminal_is_one_plain_line_a_run(finished: tuple) -> None:
+    lines = [line for line in finished[1].stderr.splitlines() if line.startswith("01_good: ")]
+    assert len(lines) == 2 and all(", seed 0 trained in " in line and "\r" not in line for line in lines)
+    assert "2 of 2 runs" in lines[-1]
+
+
+def test_a_published_copy_shows_results_and_nothing_of_the_machine(finished: tuple) -> None:
+    out, _ = finished
+    text = (published(out) / "01_good.ipynb").read_text()
+    copy = nbformat.reads(text, as_version=4)
+    nbformat.validate(copy)
+    for trace in (str(ROOT), str(out), "papermill", "iopub", sys.prefix):
+        assert trace not in text
+    given = copy.cells[2]
+    assert given.metadata.tags == ["injected-parameters"] and "report_only = True" in given.source
+    assert "seeds = [0]" in given.source and "data" not in given.source and "encoder" not in given.source
+    records = [json.loads(path.read_text()) for path in published(out).parent.glob("runs/*/record.json")]
+    shown = json.loads(copy.cells[-1].outputs[0].text)
+    assert sorted(shown) == sorted(record["metrics"]["dev"]["overall"] for record in records)
+
+
+def test_report_only_elsewhere_gives_the_same_bytes(finished: tuple, sources: Path, tmp_path: Path) -> None:
+    out, _ = finished
+    results = published(out).parent
+    for name in ("runs", "cards"):
+        if (results / name).exists():
+            shutil.copytree(results / name, tmp_path / "build" / "smoke" / "results" / "smoke" / name)
+    before = files(tmp_path / "build" / "smoke" / "results" / "smoke" / "runs")
+    done = call_on(sources, tmp_path)("--profile", "smoke", "--report-only", "--only", "01")
+    assert "0 trained" in done.stdout
+    assert files(published(tmp_path)) == files(published(out))
+    assert files(tmp_path / "build" / "smoke" / "results" / "smoke" / "runs") == before
+
+
+def test_report_only_without_records_names_them_and_trains_nothing(sources: Path, tmp_path: Path) -> None:
+    done = call_on(sources, tmp_path)("--profile", "smoke", "--report-only", "--only", "01", expect=4)
+    assert "2 of 2 runs are not in the store" in done.stderr and "./run_all.sh --profile smoke" in done.stderr
+    assert "swissbert_no_extension, seed 0: " in done.stderr
+    assert not list(published(tmp_path).glob("*")) and not list(published(tmp_path).parent.glob("runs/*"))
+
+
+def test_report_only_refuses_records_of_other_weights(finished: tuple, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    store = RunStore(Places(published(out).parent, out / "figures", out / "build" / "smoke"))
+    run_id = store.complete()[0]
+    record = store.get(run_id)
+    store.write(record | {"hashes": record["hashes"] | {"weights": "0"}}, store.predictions(run_id), {})
+    done = call_on(sources, out)("--profile", "smoke", "--report-only", "--only", "01", expect=2)
+    assert "[E-STALE]" in done.stderr and f"{run_id} (tiny-random)" in done.stderr
+
+
+def test_force_trains_again_and_keeps_what_was_there_aside(finished: tuple, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    runs = published(out).parent / "runs"
+    before = {path.name: json.loads((path / "record.json").read_text()) for path in runs.iterdir()}
+    done = call_on(sources, out)("--profile", "smoke", "--only", "01", "--force")
+    assert "2 trained, 2 were in the store" in done.stdout
+    for run_id, old in before.items():
+        new = json.loads((runs / run_id / "record.json").read_text())
+        assert new["metrics"] == old["metrics"] and new["files"] == old["files"] and new["wall_s"] != old["wall_s"]
+        aside = out / "build" / "smoke" / "replaced" / run_id / "record.json"
+        assert json.loads(aside.read_text()) == old
+
+
+def test_dry_run_counts_and_touches_nothing(finished: tuple, sources: Path, tmp_path: Path) -> None:
+    done = call_on(sources, tmp_path)("--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1")
+    assert "01_good: 5 runs, 0 in the store, 5 to train" in done.stdout and "no estimate yet" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    before = files(finished[0])
+    done = call_on(sources, finished[0])("--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1")
+    assert "01_good: 5 runs, 2 in the store, 3 to train" in done.stdout and "no estimate" not in done.stdout
+    assert files(finished[0]) == before
+
+
+def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    folder = tmp_path / "notebooks"
+    notebook(folder / "01_typo.ipynb", [OPEN], PARAMETERS.replace("report_only", "report_onyl"))
+    done = call_on(folder, tmp_path / "out")("--profile", "smoke", expect=2)
+    assert "has no 'report_only'. Did you mean 'report_onyl' there? [E-PARAMETER]" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+REFUSED = [
+    (["--profile", "smok"], "Did you mean 'smoke'?"),
+    (["--profil", "smoke"], "did you mean --profile?"),
+    (["--only", "01_god"], "Did you mean 01_good?"),
+    (["--only", ","], "expected names"),
+    (["--seeds", "0,x"], "got 'x'"),
+    (["--seeds", "1,1"], "E-SEEDS"),
+    (["--jobs", "0"], "E-JOBS"),
+    (["--jobs", "-1"], "whole number"),
+    (["--profile", "cpu"], "--data FOLDER"),
+    (["--profile", "cpu", "--data", "/no/such/folder"], "no such folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), REFUSED)
+def test_wrong_input_is_refused_with_a_hint(
+    arguments: list[str], message: str, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(runner.notebooks.paths, "NOTEBOOKS", sources)
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(runner.notebooks, "prepare_kernels", lambda folder, threads: None)
+    try:
+        code = runner.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    assert code == 2 and message in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_written_is_an_environment_error(sources: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "out"
+    blocked.write_text("a file stands here")
+    done = call_on(sources, blocked)("--profile", "smoke", "--only", "01", expect=3)
+    assert "E-WRITE" in done.stderr and blocked.read_text() == "a file stands here"
+
+
+@pytest.mark.parametrize("kernel", ["py39_new", "ir"])
+def test_a_notebook_of_another_kernel_is_refused(kernel: str, tmp_path: Path) -> None:
+    notebook(tmp_path / "01_x.ipynb", [], kernel=kernel)
+    with pytest.raises(StudyError, match=kernel):
+        notebooks.check(tmp_path / "01_x.ipynb", {})
+
+
+def test_a_torn_notebook_is_refused(tmp_path: Path) -> None:
+    notebook(tmp_path / "01_x.ipynb", [])
+    path = tmp_path / "01_x.ipynb"
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(StudyError) as error:
+        notebooks.check(path, {})
+    assert error.value.code == "E-NOTEBOOK"
+
+
+def test_a_copy_that_shows_a_path_is_not_published(tmp_path: Path) -> None:
+    output = v4.new_output("stream", text=f"{ROOT}/results/x\n")
+    with pytest.raises(StudyError) as error:
+        notebooks.publish(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])]), tmp_path / "x.ipynb")
+    assert error.value.code == "E-PORTABLE" and list(tmp_path.iterdir()) == []
+
+
+def test_only_a_kernel_that_did_not_start_is_tried_again() -> None:
+    calls: list[int] = []
+
+    def fails(first: Exception) -> Callable:
+        def call() -> str:
+            calls.append(1)
+            if len(calls) == 1:
+                raise first
+            return "done"
+
+        return call
+
+    assert notebooks._started_twice(fails(RuntimeError("Kernel died before replying to kernel_info"))) == "done"
+    calls.clear()
+    with pytest.raises(DeadKernelError):
+        notebooks._started_twice(fails(DeadKernelError("Kernel died")))
+    assert len(calls) == 1
