@@ -37,6 +37,15 @@ from common.training.optim import AdamW
 from common.training.probes import Example, collect
 
 MAX_TOKENS = 512
+# Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
+NUMERIC_SOURCES = (
+    "spec.py",
+    "data/encoding.py",
+    "model/*.py",
+    "methods/*.py",
+    "training/[!p]*.py",
+    "training/probes.py",
+)
 Progress = Callable[[int, int, str], None]
 
 
@@ -146,13 +155,10 @@ def train_step(model: MultitaskModel, optimizer: AdamW, group: dict[str, Batch])
 
 
 def code_hash() -> str:
-    """Hash of the source that decides the numbers: spec, data, model, methods, training."""
+    """Hash of the source that decides the numbers of a run on given data and weights."""
     root = Path(__file__).resolve().parents[1]
-    files = [root / "spec.py"] + [
-        p for room in ("data", "model", "methods", "training") for p in sorted((root / room).glob("*.py"))
-    ]
     digest = hashlib.sha256()
-    for path in files:
+    for path in sorted(path for pattern in NUMERIC_SOURCES for path in root.glob(pattern)):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
