@@ -38,14 +38,7 @@ from common.training.probes import Example, collect
 
 MAX_TOKENS = 512
 # Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
-NUMERIC_SOURCES = (
-    "spec.py",
-    "data/encoding.py",
-    "model/*.py",
-    "methods/*.py",
-    "training/[!p]*.py",
-    "training/probes.py",
-)
+NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
 Progress = Callable[[int, int, str], None]
 
 
