@@ -63,7 +63,7 @@ def label_frame(card: dict, tasks: Iterable[str] = ("sst", "para", "sts")) -> pd
 def length_frame(card: dict) -> pd.DataFrame:
     """Histogram of input lengths in tokens, one bin a line, with the task's mean, maximum and share truncated."""
     lines = []
-    for task in TASK_NAMES:
+    for task in (task for task in TASK_NAMES if task in card["lengths"]):
         histogram = card["lengths"][task]
         total = sum(histogram["counts"])
         facts = {"inputs": total, "mean": histogram["mean"], "max": histogram["max"], "limit": card["max_tokens"]}
@@ -77,7 +77,7 @@ def length_frame(card: dict) -> pd.DataFrame:
 def constant_frame(card: dict, split: str = "dev") -> pd.DataFrame:
     """Accuracy of the best constant answer to each task with classes: its label and its share."""
     lines = []
-    for task in (task for task in TASKS if TASKS[task].kind == "classes"):
+    for task in (task for task in card["labels"] if TASKS[task].kind == "classes"):
         counts = card["labels"][task][split]
         label = max(counts, key=counts.get)
         total = sum(counts.values())

@@ -1,0 +1,152 @@
+"""Notebooks follow their template, what git tracks of them is clean, and published copies belong to their sources."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import statistics
+import subprocess
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat import NotebookNode
+
+from common.study import reported
+from common.study.rows import rows
+
+ROOT = Path(__file__).resolve().parents[1]
+PARAMETERS = {"profile": None, "data": None, "encoder": None, "seeds": None, "jobs": None, "report_only": False}
+MARK = "# NBVAL_CHECK_OUTPUT"
+REFUSED = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try)
+
+
+def git(*arguments: str) -> str:
+    """What git answers; a plain copy without its history has nothing that is tracked."""
+    try:
+        answer = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, check=True, text=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        pytest.skip("this is no git checkout")
+    return answer.stdout
+
+
+def tracked(pattern: str) -> list[str]:
+    try:
+        return git("ls-files", "--", pattern).splitlines()
+    except pytest.skip.Exception:
+        return []
+
+
+@functools.cache
+def read(path: str) -> NotebookNode:
+    """A notebook as git tracks it, whatever somebody did to the working copy."""
+    return nbformat.reads(git("show", f":{path}"), as_version=nbformat.NO_CONVERT)
+
+
+SOURCES = tracked(":(glob)notebooks/*.ipynb")
+PUBLISHED = tracked(":(glob)results/*/notebooks/*.ipynb")
+each_source = pytest.mark.parametrize("path", SOURCES)
+each_published = pytest.mark.parametrize(
+    "path", PUBLISHED or [pytest.param("", marks=pytest.mark.skip("none is published"))]
+)
+
+
+def code(node: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in node.cells if cell.cell_type == "code"]
+
+
+def lines(cell: NotebookNode) -> int:
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+@each_source
+def test_source_is_clean(path: str) -> None:
+    node = read(path)
+    nbformat.validate(node)
+    assert set(node.metadata) == {"kernelspec", "language_info", "study"}
+    assert node.metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code(node))
+    assert all(set(cell.metadata) <= {"tags"} for cell in node.cells)
+    assert len({cell.id for cell in node.cells}) == len(node.cells)
+
+
+@each_source
+def test_cells_stand_in_the_order_of_the_template(path: str) -> None:
+    cells = read(path).cells
+    assert [cell.cell_type for cell in cells[:4]] == ["markdown", "markdown", "code", "code"]
+    assert re.match(r"# \d\d \S.*\n\n> ", cells[0].source), "title and a one-line summary"
+    assert "| --- |" in cells[1].source or "|---|" in cells[1].source, "what is claimed, before running"
+    for before, cell in zip(cells[3:], cells[4:], strict=False):
+        assert cell.cell_type == "markdown" or before.cell_type == "markdown", "prose before every code cell"
+    assert cells[-1].cell_type == "markdown"
+
+
+@each_source
+def test_parameters_are_plain_literals_that_the_runner_knows(path: str) -> None:
+    tagged = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    assert [cell.id for cell in tagged] == [read(path).cells[2].id]
+    statements = ast.parse(tagged[0].source).body
+    found = {statement.targets[0].id: ast.literal_eval(statement.value) for statement in statements}
+    assert found == PARAMETERS
+    assert all(re.search(rf"\b{name}\b", read(path).cells[3].source) for name in PARAMETERS), "each one is used"
+
+
+@each_source
+def test_limits(path: str) -> None:
+    counts = [lines(cell) for cell in code(read(path))]
+    assert max(counts) <= 15 and statistics.median(counts) <= 7 and sum(counts) <= 120
+
+
+@each_source
+def test_code_declares_and_shows_but_does_not_compute(path: str) -> None:
+    for number, cell in enumerate(code(read(path))):
+        tree = list(ast.walk(ast.parse(cell.source)))  # a magic or a shell line does not parse
+        assert not [node for node in tree if isinstance(node, REFUSED)], cell.source
+        if number != 1:
+            assert not [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)], cell.source
+        texts = [node.value for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+        assert not [text for text in texts if text.startswith(("/", "~", "http"))], cell.source
+
+
+@each_source
+def test_every_saved_table_is_checked_and_no_measured_number_is_typed(path: str) -> None:
+    for cell in code(read(path)):
+        assert ("tables.save(" in cell.source) == cell.source.startswith(MARK), cell.source
+        if "tables.reading(" in cell.source:
+            template = ast.parse(cell.source).body[-1].value.args[0].value
+            assert not re.search(r"\d\.\d", template), template
+
+
+@each_source
+def test_announced_rows_exist(path: str) -> None:
+    for report, table in read(path).metadata.study["rows"]:
+        assert rows(report, table)
+
+
+def test_claims_of_the_ablation_are_those_written_before_the_runs() -> None:
+    paths = [path for path in SOURCES if "swissbert" in path]
+    assert len(paths) == 1
+    table = read(paths[0]).cells[1].source
+    for claim in reported.claims("swissbert"):
+        line = next(
+            line for line in table.splitlines() if line.startswith(f"| {claim.id.removeprefix('swissbert_')} |")
+        )
+        assert claim.statement in line and claim.rule in line and claim.section in line
+
+
+@each_published
+def test_published_copy_holds_the_code_of_its_source(path: str) -> None:
+    ours = [cell for cell in code(read(path)) if "injected-parameters" not in cell.metadata.get("tags", [])]
+    source = read(f"notebooks/{Path(path).name}")
+    assert [cell.source for cell in ours] == [cell.source for cell in code(source)]
+
+
+@each_published
+def test_published_copy_has_every_checked_output_and_no_warning(path: str) -> None:
+    for cell in code(read(path)):
+        kinds = [output.output_type for output in cell.outputs]
+        assert "error" not in kinds
+        if cell.source.startswith(MARK):
+            assert kinds == ["execute_result"], cell.source
+        assert not [output for output in cell.outputs if output.get("name") == "stderr"], cell.source

@@ -1,0 +1,72 @@
+"""The README names only what exists, and its table is the committed one."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLACES = ("results/<profile>/", "figures/<profile>/")
+
+
+def code_spans() -> list[str]:
+    return re.findall(r"`([^`\n]+)`", README)
+
+
+def commands() -> list[str]:
+    return [line.strip().split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
+
+
+def test_every_named_file_exists() -> None:
+    named = [span for span in code_spans() if re.search(r"\.(md|txt|cff|ipynb|sh|py)$|/$", span.split()[0])]
+    kept = [span.split()[0] for span in named if not span.startswith(PLACES)]
+    assert len(kept) >= 3
+    for name in kept:
+        assert (ROOT / name).exists(), name
+
+
+def test_every_command_names_something_that_exists() -> None:
+    assert len(commands()) >= 4
+    for command in commands():
+        program, *arguments = command.split()
+        assert program.startswith(".venv/bin/") or (ROOT / program).is_file(), command
+        for argument in arguments:
+            assert not argument.startswith("notebooks/") or (ROOT / argument).is_file(), command
+
+
+def test_every_option_is_one_of_the_runner() -> None:
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
+    shown = subprocess.run(
+        [sys.executable, "-m", "common.runner", "--help"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert options and options <= set(re.findall(r"--[a-z][a-z-]+", shown.stdout))
+
+
+def test_named_profiles_and_functions_exist() -> None:
+    from common import spec, study
+
+    assert "`common.study.variant`" in README and callable(study.variant)
+    assert {"quick", "cpu", "gpu", "paper"} <= set(spec.PROFILES)
+
+
+def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
+    numbers = re.findall(r"^- \*\*(D\d+) ", (ROOT / "DEVIATIONS.md").read_text(encoding="utf-8"), flags=re.M)
+    assert len(numbers) == len(set(numbers)) > 0
+    for path in [*(ROOT / "src").rglob("*.py"), *(ROOT / "src").rglob("*.yaml")]:
+        for cited in re.findall(r"DEVIATIONS\.md (D\d+)", path.read_text(encoding="utf-8")):
+            assert cited in numbers, f"{path.name} cites {cited}"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), re.findall(r"<!-- table:(\w+) -->\n(.*?)<!-- /table -->", README, flags=re.S)
+)
+def test_shown_table_is_the_committed_one(name: str, shown: str) -> None:
+    table = ROOT / "results" / "cpu" / "tables" / f"{name}.md"
+    if not table.exists():
+        pytest.skip(f"results/cpu/tables/{name}.md is not there yet")
+    assert shown.strip() == table.read_text(encoding="utf-8").strip()
