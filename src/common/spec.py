@@ -188,6 +188,7 @@ class Profile:
     rate_limit: float
     dev_examples: int | None
     threads: int | None = 1
+    device: str = "cpu"
     precision: str = "fp32"
     under_trained: float = 0.1
     seeds: tuple[int, ...] = (0,)
@@ -236,42 +237,17 @@ class Profile:
 
 
 _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 4), (20, 5))
+_EMBEDDED = {"data": "embedded", "rate_limit": 60.0, "dev_examples": None}
+_REAL = {"data": "cs224n", "rate_limit": 10.0, "dev_examples": 2000, "precision": "bf16", "seeds": (0, 1, 2)}
+_GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None}
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", "tiny-random", "embedded", 40, 160, ((1, 1), (20, 1)), 8, 60.0, 64),
-        Profile("quick", "tiny-bert", "embedded", 480, 1440, _SHORT_EPOCHS, 16, 60.0, None),
-        Profile(
-            "cpu", "minilm-l6", "cs224n", 960, 2880, _SHORT_EPOCHS, 16, 10.0, 2000, precision="bf16", seeds=(0, 1, 2)
-        ),
-        Profile(
-            "gpu",
-            "minilm-l6",
-            "cs224n",
-            2400,
-            24000,
-            _SHORT_EPOCHS,
-            None,
-            10.0,
-            2000,
-            threads=None,
-            precision="bf16",
-            seeds=(0, 1, 2),
-        ),
-        Profile(
-            "paper",
-            "bert-base-uncased",
-            "cs224n",
-            6040,
-            141498,
-            None,
-            None,
-            1.0,
-            None,
-            threads=None,
-            precision="bf16",
-            seeds=(0, 1, 2),
-        ),
+        Profile("smoke", "tiny-random", n_sts=40, n_para=160, epochs=((1, 1), (20, 1)), max_batch=8, **_EMBEDDED),
+        Profile("quick", "tiny-bert", n_sts=480, n_para=1440, epochs=_SHORT_EPOCHS, max_batch=16, **_EMBEDDED),
+        Profile("cpu", "minilm-l6", n_sts=960, n_para=2880, epochs=_SHORT_EPOCHS, max_batch=16, **_REAL),
+        Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, epochs=_SHORT_EPOCHS, **_GPU),
+        Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, epochs=None, **_GPU | {"rate_limit": 1.0}),
     )
 }
 

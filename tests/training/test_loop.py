@@ -197,3 +197,18 @@ def test_any_two_rows_differ_after_a_few_updates(materials):
             for t in set(first.predictions) & set(second.predictions)
         )
         assert not same, (a, b)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_refused_by_name(materials):
+    with pytest.raises(StudyError, match="torch sees none"):
+        run(SPEC, materials, device="cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_a_run_on_a_gpu_agrees_with_the_cpu(materials):
+    spec = replace(SPEC, epochs=1)
+    here, there = run(spec, materials, 1), run(spec, materials, 1, device="cuda")
+    for task in here.predictions:
+        # float32 on both; eight updates let rounding grow
+        np.testing.assert_allclose(there.predictions[task], here.predictions[task], atol=1e-2)

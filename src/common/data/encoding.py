@@ -84,10 +84,11 @@ class Encoded:
         """(N,) tokens of each example over all its parts."""
         return sum(part.lengths for part in self.parts)
 
-    def batch(self, rows: np.ndarray) -> Batch:
-        """The given rows as a padded batch."""
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32))
-        return Batch(tuple(part.padded(rows) for part in self.parts), labels)
+    def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Batch:
+        """The given rows as a padded batch on a device."""
+        labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32)).to(device)
+        parts = tuple(tuple(tensor.to(device) for tensor in part.padded(rows)) for part in self.parts)
+        return Batch(parts, labels)
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:

@@ -90,14 +90,18 @@ class MultitaskModel(nn.Module):
         if self.is_frozen:
             encoder.requires_grad_(False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and batches must be."""
+        return self.encoder.pooler["dense"].weight.device
+
     def forward(self, task: str, batch: Batch) -> Tensor:
         return self.heads[task](*self.sentence_vectors(task, batch))
 
     def sentence_vectors(self, task: str, batch: Batch) -> list[Tensor]:
         """The pooled vector of each part of the batch, each (B, H) float32."""
         pool = POOLINGS[self.tasks[task].pooling]
-        device_type = batch.inputs[0][0].device.type
-        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.use_bf16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.use_bf16):
             return [pool(self.encoder(*part), part[1]).float() for part in batch.inputs]
 
     def train(self, mode: bool = True) -> MultitaskModel:

@@ -88,7 +88,7 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
     profile = profile_named(request["profile"])
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
     materials = _materials(request["data"], request["encoder"])
-    outcome = loop.run(spec, materials, threads=profile.threads, progress=_throttled(send))
+    outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
     share = profile.share(written, spec)
     described = {
         "run_id": request["run_id"],

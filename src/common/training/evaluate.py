@@ -32,7 +32,7 @@ def score(model: MultitaskModel, task: str, encoded: Encoded, limit: int | None 
     count = len(encoded) if limit is None else min(limit, len(encoded))
     outputs: np.ndarray | None = None
     for rows in sorted_batches(encoded.lengths[:count], EVALUATION_BATCH):
-        batch_output = model(task, encoded.batch(rows)).numpy()
+        batch_output = model(task, encoded.batch(rows, model.device)).cpu().numpy()
         if outputs is None:
             outputs = np.empty((count, batch_output.shape[1]), dtype=np.float32)
         outputs[rows] = batch_output

@@ -99,7 +99,13 @@ class _Run:
     examples: dict[str, int] = field(default_factory=dict)
 
 
-def run(spec: RunSpec, materials: Materials, threads: int | None = None, progress: Progress | None = None) -> Outcome:
+def run(
+    spec: RunSpec,
+    materials: Materials,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    device: str = "cpu",
+) -> Outcome:
     """Train and evaluate one applied spec.
 
     Args:
@@ -107,13 +113,15 @@ def run(spec: RunSpec, materials: Materials, threads: int | None = None, progres
         materials: the corpus and encoder it is trained on.
         threads: CPU threads; part of what a result depends on. None leaves torch's own choice.
         progress: called with (examples done, examples in all, note) after every update.
+        device: cpu or cuda.
 
     Raises:
-        StudyError: the corpus lacks a task, the encoder cannot be read, or a loss is not finite.
+        StudyError: the corpus lacks a task, the encoder cannot be read, the device is not there, or a loss is not
+            finite.
     """
     started = time.perf_counter()
-    with _controlled(spec.seed, threads):
-        state = _prepare(spec, materials, progress or (lambda done, total, note: None))
+    with _controlled(spec.seed, threads, device):
+        state = _prepare(spec, materials, progress or (lambda done, total, note: None), device)
         history, best_epoch = _train(state)
         outputs = {name: evaluate.score(state.model, name, encoded) for name, encoded in state.dev.items()}
         facts, arrays = collect(state.model, spec, state.dev, materials.examples, state.tokenizer)
@@ -157,13 +165,16 @@ def code_hash() -> str:
 
 
 @contextlib.contextmanager
-def _controlled(seed: int, threads: int | None) -> Iterator[None]:
+def _controlled(seed: int, threads: int | None, device: str) -> Iterator[None]:
     """Seed torch's dropout, fix the threads and flush denormals for one run, then put all three back.
 
     Second moments of rarely seen tokens sink into denormal floats, on which a CPU is over ten times slower.
     """
+    if device == "cuda" and not torch.cuda.is_available():
+        fix = "Use the profile cpu, or install a torch built for this machine's GPU."
+        raise StudyError("E-DEVICE", "device", "this profile needs a CUDA GPU, and torch sees none.", fix)
     before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if device == "cuda" else []):
         torch.manual_seed(seed)
         torch.set_num_threads(threads or before)
         torch.set_flush_denormal(True)
@@ -174,7 +185,7 @@ def _controlled(seed: int, threads: int | None) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _prepare(spec: RunSpec, materials: Materials, report: Progress) -> _Run:
+def _prepare(spec: RunSpec, materials: Materials, report: Progress, device: str) -> _Run:
     missing = [task.name for task in spec.tasks if task.name not in materials.corpus]
     if missing:
         raise StudyError(
@@ -186,7 +197,7 @@ def _prepare(spec: RunSpec, materials: Materials, report: Progress) -> _Run:
     }
     encoder = BertModel.from_pretrained(materials.encoder_folder, **dropout)
     tokenizer = load_tokenizer(materials.encoder_folder, min(MAX_TOKENS, encoder.config.max_position_embeddings))
-    model = MultitaskModel(encoder, spec, stateless_generator(spec.seed, "heads"))
+    model = MultitaskModel(encoder, spec, stateless_generator(spec.seed, "heads")).to(device)
     train, dev = (
         {t.name: materials.tokens(t.name, split, t.pair_method == "pair", tokenizer) for t in spec.tasks}
         for split in ("train", "dev")
@@ -235,7 +246,7 @@ def _train_epoch(state: _Run, epoch: int) -> dict[str, float]:
     generator = stateless_generator(spec.seed, epoch, "schedule")
     sums, seen = dict.fromkeys(batches, 0.0), dict.fromkeys(batches, 0)
     for tasks in SCHEDULES[spec.schedule.kind](counts, spec.schedule, generator):
-        group = {task: state.train[task].batch(next(queues[task])) for task in tasks}
+        group = {task: state.train[task].batch(next(queues[task]), state.model.device) for task in tasks}
         for task, loss in train_step(state.model, state.optimizer, group).items():
             size = len(group[task].labels)
             sums[task], seen[task] = sums[task] + loss * size, seen[task] + size
@@ -258,7 +269,7 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
     values, undefined = evaluate.metrics(spec, outputs, {name: state.dev[name].labels for name in outputs})
     parameters = list(model.parameters())
     return {
-        "environment": environment() | {"precision": spec.precision},
+        "environment": environment() | {"precision": spec.precision, "device": _device_name(model.device)},
         "hashes": {
             "data": {task.name: materials.data_hashes[task.name] for task in spec.tasks},
             "weights": materials.weights_hash,
@@ -291,3 +302,7 @@ def environment() -> dict:
         "threads": torch.get_num_threads(),
         "code": code_hash(),
     }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

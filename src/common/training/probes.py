@@ -67,10 +67,10 @@ def pair_attention(model: MultitaskModel, example: Example, tokenizer: Tokenizer
     """Tokens of the named pair and its attention maps (L, A, T, T)."""
     model.eval()
     encoded = encode(Split((example.id,), tuple((text,) for text in example.texts), None), tokenizer, as_pair=True)
-    part = encoded.batch(np.array([0])).inputs[0]
+    part = encoded.batch(np.array([0]), model.device).inputs[0]
     output = model.encoder(*part, output_attentions=True)
     tokens = [tokenizer.id_to_token(int(i)) for i in part[0][0]]
-    return tokens, torch.cat(output.attentions).float().numpy()
+    return tokens, torch.cat(output.attentions).float().cpu().numpy()
 
 
 @torch.inference_mode()
@@ -83,21 +83,21 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     model.eval()
     totals: dict[str, np.ndarray | float] = dict.fromkeys(MASSES, 0.0)
     for rows in sorted_batches(encoded.lengths, ATTENTION_BATCH):
-        ids, mask, types = encoded.batch(rows).inputs[0]
+        ids, mask, types = encoded.batch(rows, model.device).inputs[0]
         output = model.encoder(ids, mask, types, output_attentions=True)
         targets = _targets(ids, mask.bool(), types)
         givers = targets.pop("givers")  # (B, T), sums to 1 over a pair's sentence tokens
         attention = torch.stack(output.attentions).float()  # (L, B, A, T, T)
         for name, target in targets.items():
             received = torch.einsum("lbaij,bij,bi->la", attention, target.float(), givers)
-            totals[name] = totals[name] + received.double().numpy()
+            totals[name] = totals[name] + received.double().cpu().numpy()
     return {name: total / len(encoded) for name, total in totals.items()}
 
 
 def _targets(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
     """(B, T, T) masks of who may receive from whom, and the weight (B, T) of each giving token."""
     last = mask.sum(1, keepdim=True) - 1
-    position = torch.arange(ids.shape[1])
+    position = torch.arange(ids.shape[1], device=ids.device)
     first_separator = (types == 0).logical_and(mask).sum(1, keepdim=True) - 1
     special = (position == 0) | (position == first_separator) | (position == last)  # (B, T)
     words = mask & ~special
