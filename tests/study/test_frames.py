@@ -106,5 +106,6 @@ def test_attention_table_separates_the_first_head_from_the_mean() -> None:
 
 def test_threshold_curve_keeps_its_points_and_the_rows_own_threshold() -> None:
     frame = frames.threshold_frame(Store(2), {"swissbert_cosine_similarity": result("swissbert_cosine_similarity")})
-    assert frame[["threshold", "accuracy"]].values.tolist() == [[-1.0, 0.4], [0.0, 0.5], [1.0, 0.6]]
+    assert frame["threshold"].tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert frame["accuracy"].tolist() == [0.4, 0.4, 0.5, 0.8, 0.6]
     assert frame["used"].unique().tolist() == [0.0]

@@ -6,10 +6,12 @@ libraries. Both are made once, stored with a hash, and read back in report-only 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from tqdm import TqdmWarning
 
 from common.data.encoding import encode, load_tokenizer, stateless_generator
 from common.data.sources import fingerprint
@@ -77,15 +79,22 @@ def _label_counts(task: str, labels: np.ndarray) -> dict[str, int]:
 
 def _lengths(split: Split, tokenizer) -> tuple[dict, int]:
     encoded = encode(split, tokenizer, as_pair=len(split.texts) == 2)
-    counts, edges = np.histogram(encoded.lengths, bins=LENGTH_BINS)
-    facts = {"bins": [round(float(e), 3) for e in edges], "counts": counts.tolist(), "max": int(encoded.lengths.max())}
-    return facts | {"mean": round(float(encoded.lengths.mean()), 3)}, encoded.truncated
+    lengths = encoded.lengths
+    # Whole numbers of tokens as edges: finer bins would stand empty between them.
+    edges = np.unique(np.linspace(lengths.min(), lengths.max() + 1, LENGTH_BINS + 1).round().astype(int))
+    counts, _ = np.histogram(lengths, bins=edges)
+    facts = {"bins": edges.tolist(), "counts": counts.tolist(), "max": int(lengths.max())}
+    return facts | {"mean": round(float(lengths.mean()), 3)}, encoded.truncated
 
 
 def _measure_parity(lab) -> dict:
-    from transformers import BertConfig as ReferenceConfig
-    from transformers import BertModel as Reference
-
+    with warnings.catch_warnings():
+        # Its progress bars look for widgets that a plain kernel does not have; nothing is lost without them.
+        warnings.simplefilter("ignore", TqdmWarning)
+        from transformers import BertConfig as ReferenceConfig
+        from transformers import BertModel as Reference
+        from transformers.utils import logging
+    logging.disable_progress_bar()
     ours = BertModel(RANDOM_CONFIG)
     ours.reset_parameters(stateless_generator("parity"))
     reference = Reference(ReferenceConfig(**vars(RANDOM_CONFIG), attn_implementation="eager"))

@@ -177,7 +177,7 @@ def attention_table(shares: pd.DataFrame) -> pd.DataFrame:
     return both.set_axis(pd.MultiIndex.from_tuples([(a, b) if b else ("", a) for a, b in both.columns]), axis=1)
 
 
-def threshold_frame(store: RunStore, results: Results, step: int = 2) -> pd.DataFrame:
+def threshold_frame(store: RunStore, results: Results) -> pd.DataFrame:
     """Quora accuracy against the cosine threshold, swept on each trained model; `used` is the row's own threshold."""
     lines = []
     for row_id, result in results.items():
@@ -187,7 +187,7 @@ def threshold_frame(store: RunStore, results: Results, step: int = 2) -> pd.Data
                 continue
             known = _known(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
             known["used"] = result.row.specs[0].task("para").threshold
-            points = zip(curve[0, ::step], curve[1, ::step], strict=True)
+            points = zip(*curve, strict=True)
             lines += [known | {"threshold": round(float(x), 3), "accuracy": float(y)} for x, y in points]
     columns = ["row", "label", "method", "run_id", "seed", "used", "threshold", "accuracy"]
     return pd.DataFrame(lines, columns=columns)
