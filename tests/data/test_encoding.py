@@ -137,6 +137,9 @@ def test_grouping_by_length_saves_most_of_the_padding():
     assert padding(grouped) < 0.3 * padding(plain)
 
 
-def test_evaluation_order_is_longest_first_and_complete():
-    rows = np.concatenate(list(sorted_batches(LENGTHS, 64)))
+def test_evaluation_order_is_longest_first_complete_and_bounded():
+    batches = list(sorted_batches(LENGTHS, 256))
+    rows = np.concatenate(batches)
+    assert max(len(b) * LENGTHS[b].max() for b in batches) <= 256
+    assert [len(b) for b in sorted_batches(LENGTHS, 1)] == [1] * 500
     assert sorted(rows.tolist()) == list(range(500)) and (np.diff(LENGTHS[rows]) <= 0).all()

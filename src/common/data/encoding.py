@@ -154,7 +154,10 @@ def epoch_batches(lengths: np.ndarray, examples: int, batch_size: int, key: tupl
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def sorted_batches(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """All rows, longest first, in batches: the order of evaluation."""
-    order = np.argsort(-lengths, kind="stable")
-    return (order[i : i + batch_size] for i in range(0, len(order), batch_size))
+def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
+    """All rows, longest first, in batches of at most `tokens` padded tokens (or one row): the order of evaluation."""
+    order, start = np.argsort(-lengths, kind="stable"), 0
+    while start < len(order):
+        rows = order[start : start + max(1, tokens // int(lengths[order[start]]))]
+        start += len(rows)
+        yield rows

@@ -19,7 +19,7 @@ from common.model.heads import MultitaskModel
 from common.spec import RunSpec
 from common.training.evaluate import predict, score
 
-ATTENTION_BATCH = 16
+ATTENTION_TOKENS = 1024
 NEAR_TOKENS = 2
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
@@ -82,7 +82,7 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     """
     model.eval()
     totals: dict[str, np.ndarray | float] = dict.fromkeys(MASSES, 0.0)
-    for rows in sorted_batches(encoded.lengths, ATTENTION_BATCH):
+    for rows in sorted_batches(encoded.lengths, ATTENTION_TOKENS):
         ids, mask, types = encoded.batch(rows, model.device).inputs[0]
         output = model.encoder(ids, mask, types, output_attentions=True)
         targets = _targets(ids, mask.bool(), types)
