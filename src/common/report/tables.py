@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+from IPython.display import Markdown
 
 from common.errors import StudyError
 from common.study.session import Study
@@ -54,23 +55,9 @@ class Shown:
             return self.text.to_html(index=False, escape=True, border=0) + caption
 
 
-class Prose:
-    """Generated sentences in a notebook; numbers in them are formatted and everything filled in is escaped."""
-
-    def __init__(self, template: str, **values: object):
-        self.plain = template.format(**{name: cell(value) for name, value in values.items()})
-        self.markdown = template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()})
-
-    def __repr__(self) -> str:
-        return self.plain
-
-    def _repr_markdown_(self) -> str:
-        return self.markdown
-
-
-def reading(template: str, **values: object) -> Prose:
-    """A sentence about results whose numbers come from records: `reading("r is {r}.", r=0.84)`."""
-    return Prose(template, **values)
+def reading(template: str, **values: object) -> Markdown:
+    """A sentence about results whose numbers come from records and are escaped: `reading("r is {r}.", r=0.84)`."""
+    return Markdown(template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()}))
 
 
 def contamination_note(lab: Study) -> str:

@@ -24,7 +24,6 @@ SHARE_NAMES = {
     "near": "own neighbours",
     "special": "special tokens",
 }
-LARGEST = "largest difference"
 REPORT, HERE = "report", "here"
 
 
@@ -97,24 +96,14 @@ def left_out_frame(card: dict) -> pd.DataFrame:
 
 def parity_frame(card: dict) -> pd.DataFrame:
     """Largest absolute differences of our BERT and AdamW from the reference libraries."""
-    where = {"random": "random weights, 3 layers of 48", "encoder": "this profile's encoder"}
-    part = {"hidden": "last hidden states", "pooler": "pooler output"}
     lines = [
-        {
-            "ours": "BertModel",
-            "reference": "transformers.BertModel",
-            "what": f"{part[name]}, {where[place]}",
-            LARGEST: found,
-        }
-        for place, found_in in card["bert"].items()
-        for name, found in found_in.items()
+        (f"BertModel, {part}, {place} weights", "transformers.BertModel", difference)
+        for place, parts in card["bert"].items()
+        for part, difference in parts.items()
     ]
-    what = f"weights after {card['steps']} steps"
-    lines += [
-        {"ours": f"AdamW, variant {name}", "reference": "torch.optim.AdamW", "what": what, LARGEST: found}
-        for name, found in card["adamw"].items()
-    ]
-    return pd.DataFrame(lines)
+    name = f"weights after {card['steps']} steps"
+    lines += [(f"AdamW ({kind}), {name}", "torch.optim.AdamW", found) for kind, found in card["adamw"].items()]
+    return pd.DataFrame(lines, columns=["what", "against", "largest difference"])
 
 
 def metric_frame(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str = "dev") -> pd.DataFrame:
