@@ -176,19 +176,19 @@ def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(tmp
     folder = tmp_path / "notebooks"
     notebook(folder / "01_typo.ipynb", [OPEN], PARAMETERS.replace("report_only", "report_onyl"))
     done = call_on(folder, tmp_path / "out")("--profile", "smoke", expect=2)
-    assert "has no 'report_only'. Did you mean 'report_onyl' there? [E-PARAMETER]" in done.stderr
+    assert "has no 'report_only'. Did you mean 'report_onyl'? [E-PARAMETER]" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
 REFUSED = [
     (["--profile", "smok"], "Did you mean 'smoke'?"),
     (["--profil", "smoke"], "did you mean --profile?"),
-    (["--only", "01_god"], "Did you mean 01_good?"),
-    (["--only", ","], "expected names"),
-    (["--seeds", "0,x"], "got 'x'"),
+    (["--only", "01_god"], "Did you mean '01_good'?"),
+    (["--only", ","], "no notebook ''"),
+    (["--seeds", "0,x"], "invalid _seed_numbers value: '0,x'"),
     (["--seeds", "1,1"], "E-SEEDS"),
     (["--jobs", "0"], "E-JOBS"),
-    (["--jobs", "-1"], "whole number"),
+    (["--jobs", "-1"], "E-JOBS"),
     (["--profile", "cpu"], "--data FOLDER"),
     (["--profile", "cpu", "--data", "/no/such/folder"], "no such folder"),
 ]

@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from pathlib import Path
 
 import nbformat
@@ -48,10 +49,9 @@ def find(only: list[str] | None) -> list[Path]:
     known = {key: path for path in every for key in (path.stem[:2], path.stem)}
     for name in only:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else ""
             listed = ", ".join(path.stem for path in every) or "none"
-            raise StudyError("E-NOTEBOOK", "--only", f"there is no notebook {name!r}.{hint}", f"Known: {listed}.")
+            what = f"there is no notebook {name!r}.{_meant(name, known)}"
+            raise StudyError("E-NOTEBOOK", "--only", what, f"Known: {listed}.")
     return [path for path in every if path in {known[name] for name in only}]
 
 
@@ -69,9 +69,7 @@ def check(path: Path, parameters: dict[str, object]) -> None:
     known = papermill.inspect_notebook(_literal(path))
     for name in parameters:
         if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]!r} there?" if close else ""
-            what = f"its parameters cell has no {name!r}.{hint}"
+            what = f"its parameters cell has no {name!r}.{_meant(name, known)}"
             raise StudyError("E-PARAMETER", str(path), what, f"It has: {', '.join(known) or 'none'}.")
 
 
@@ -119,7 +117,8 @@ def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Pa
     try:
         return _started_twice(call)
     except PapermillExecutionError as error:
-        raise NotebookError(_explain(path, partial, error)) from error
+        raised = error.evalue if error.ename == "StudyError" else f"{error.ename}: {error.evalue}"
+        raise NotebookError(_told(path, partial, error.exec_count, error.source, raised)) from error
     except DeadKernelError as error:
         what = "The kernel died: it was killed, or ran out of memory."
         raise NotebookError(_told(path, partial, *_last_begun(partial), what)) from error
@@ -135,8 +134,7 @@ def publish(node: NotebookNode, target: Path) -> None:
 
 def cleaned(node: NotebookNode) -> NotebookNode:
     """A copy with only what belongs to the content: sources, tags, outputs, execution counts."""
-    copy = nbformat.from_dict(json.loads(nbformat.writes(node)))
-    copy = nbformat.reads(nbformat.writes(copy), as_version=4)
+    copy = nbformat.reads(nbformat.writes(node), as_version=4)
     copy.metadata = nbformat.from_dict(METADATA)
     for cell in copy.cells:
         tags = cell.metadata.get("tags", [])
@@ -163,26 +161,16 @@ def _started_twice(call: Callable[[], NotebookNode]) -> NotebookNode:
 
 def _in_thread(call: Callable[[], NotebookNode]) -> NotebookNode:
     """Run `call` beside the main thread, which stays free for signals (nbclient would take them for itself)."""
-    outcome: list[NotebookNode] = []
-    errors: list[Exception] = []
+    future: Future[NotebookNode] = Future()
 
     def work() -> None:
         try:
-            outcome.append(call())
+            future.set_result(call())
         except Exception as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return outcome[0]
-
-
-def _explain(path: Path, partial: Path, error: PapermillExecutionError) -> str:
-    raised = error.evalue if error.ename == "StudyError" else f"{error.ename}: {error.evalue}"
-    return _told(path, partial, error.exec_count, error.source, raised)
+    threading.Thread(target=work, daemon=True).start()
+    return future.result()
 
 
 def _told(path: Path, partial: Path, count: int, source: str, what: str) -> str:
@@ -207,6 +195,11 @@ def _check_portable(node: NotebookNode, target: Path) -> None:
         if found:
             what = f"cell {number} shows the path {found[0]}."
             raise StudyError("E-PORTABLE", str(target), what, "Show names or relative paths.")
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _literal(path: Path) -> str:

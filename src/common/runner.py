@@ -26,33 +26,29 @@ from tqdm.std import tqdm
 
 from common import notebooks
 from common.errors import StudyError
+from common.report import gallery
 from common.spec import PROFILES, REPORT_TRAIN
-from common.study.execute import Broker, Pool, private_folder, thread_environment
+from common.study.execute import FORCE, POOL, Broker, Pool, private_folder, thread_environment
 from common.study.progress import Progress
-from common.study.rows import Row, rows
-from common.study.session import Study, open_study
+from common.study.rows import rows
+from common.study.session import Planned, Study, open_study
 from common.study.store import atomic_write
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
 ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-POOL")
-NEEDED_BYTES = 200 * 2**20
+NEEDED_MB = 200
 PATIENCE_S = 3.0
 
 
 class StoppedError(BaseException):
-    """A signal asked the runner to end."""
-
-    def __init__(self, number: int):
-        super().__init__(number)
-        self.number = number
+    """A signal asked the runner to end; its only argument is the signal's number."""
 
 
 @dataclass
 class Tally:
     """What came of everything."""
 
-    held: int
     trained: int = 0
     failed_runs: int = 0
     published: list[str] = field(default_factory=list)
@@ -73,49 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedError as stopped:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
-        os._exit(128 + stopped.number)  # the client of a killed kernel may still wait in its thread
-
-
-def _run(options: argparse.Namespace) -> int:
-    study = open_study(
-        options.profile,
-        data=_absolute(options.data),
-        encoder=_absolute(options.encoder),
-        seeds=options.seeds,
-        jobs=options.jobs,
-        report_only=options.report_only,
-    )
-    chosen = notebooks.find(options.only)
-    for path in chosen:
-        notebooks.check(path, _parameters(study))
-    print(study, flush=True)
-    if options.dry_run:
-        return _dry_run(study, chosen, options.force)
-    _check_places(study)
-    with private_folder() as folder, _no_child_left():
-        notebooks.prepare_kernels(Path(folder), thread_environment(study.profile.threads))
-        return _run_all(study, chosen, Path(folder), options.force)
-
-
-def _run_all(study: Study, chosen: list[Path], folder: Path, force: bool) -> int:
-    started = time.monotonic()
-    planned = {plan.run_id: (plan, record) for plan, record in _planned(study, chosen) if record}
-    held = [record for _, record in planned.values()]
-    tally = Tally(len(held))
-    if study.report_only:
-        study.refuse_stale({run_id: plan for run_id, (plan, _) in planned.items()}, {r["run_id"]: r for r in held})
-        for path in chosen:
-            _attempt(path, study, None, folder, tally)
-    else:
-        study.corpus()  # every problem of the data is told before anything is trained
-        study.encoder_folder()
-        _say_if_code_changed(held, force)
-        with _training(study, force) as pool:
-            for path in chosen:
-                _attempt(path, study, pool, folder, tally)
-    _write_gallery(study, tally)
-    _summarise(study, tally, time.monotonic() - started)
-    return FAILED if tally.failed else DONE
+        os._exit(128 + stopped.args[0])  # the client of a killed kernel may still wait in its thread
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,8 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", help="embedded, hub, or a CS224N data folder (default: the profile's)")
     add("--encoder", help="a known name, a folder, or a hub id (default: the profile's)")
     add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
-    add("--seeds", type=_numbers, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
-    add("--jobs", type=_number, metavar="N", help="runs at once (default: cores over threads per run)")
+    add("--seeds", type=_seed_numbers, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
+    add("--jobs", type=int, metavar="N", help="runs at once (default: cores over threads per run)")
     add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
     add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")
@@ -136,53 +90,65 @@ def _parser() -> argparse.ArgumentParser:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         known = [name for action in self._actions for name in action.option_strings]
-        wrong = [word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")]
-        close = [match for word in set(wrong) - set(known) for match in difflib.get_close_matches(word, known, n=1)]
+        wrong = {word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")} - {*known}
+        close = [match for word in wrong for match in difflib.get_close_matches(word, known, n=1)]
         super().error(message + (f" (did you mean {close[0]}?)" if close else ""))
 
 
 def _words(text: str) -> list[str]:
-    words = [word.strip() for word in text.split(",") if word.strip()]
-    if not words:
-        raise argparse.ArgumentTypeError("expected names separated by commas")
-    return words
+    return [word.strip() for word in text.split(",")]
 
 
-def _number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
+def _seed_numbers(text: str) -> list[int]:
+    return [int(word) for word in _words(text)]
 
 
-def _numbers(text: str) -> list[int]:
-    return [_number(word) for word in _words(text)]
+def _run(options: argparse.Namespace) -> int:
+    data, encoder = _absolute(options.data), _absolute(options.encoder)
+    study = open_study(options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
+    chosen = notebooks.find(options.only)
+    for path in chosen:
+        notebooks.check(path, _parameters(study))
+    print(study, flush=True)
+    if options.dry_run:
+        return _dry_run(study, chosen, options.force)
+    _check_places(study)
+    held = [record for _, record in _planned(study, chosen) if record]
+    with private_folder() as folder, _no_child_left():
+        notebooks.prepare_kernels(Path(folder), thread_environment(study.profile.threads))
+        started, tally = time.monotonic(), Tally()
+        if study.report_only:
+            study.refuse_stale(held)
+            _run_notebooks(chosen, study, None, Path(folder), tally)
+        else:
+            study.corpus()  # every problem of the data is told before anything is trained
+            study.encoder_folder()
+            _say_if_code_changed(held, options.force)
+            with _training(study, options.force) as pool:
+                _run_notebooks(chosen, study, pool, Path(folder), tally)
+        gallery.write(study.places)
+    _summarise(study, tally, len(held), time.monotonic() - started)
+    return FAILED if tally.failed else DONE
 
 
 def _absolute(name: str | None) -> str | None:
     """A folder given relative to the working directory, for kernels and workers that may have another one."""
-    if name is None:
-        return None
-    prefix, colon, folder = name.rpartition(":")
+    prefix, colon, folder = (name or "").rpartition(":")
     path = Path(folder).expanduser()
-    return f"{prefix}{colon}{path.resolve()}" if path.is_dir() else name
+    return f"{prefix}{colon}{path.resolve()}" if folder and path.is_dir() else name
 
 
 def _parameters(study: Study) -> dict[str, object]:
     """What a training execution is given."""
-    return {
-        "profile": study.profile.name,
-        "data": study.source,
-        "encoder": study.encoder_source,
-        "seeds": list(study.seeds),
-        "jobs": study.jobs,
-        "report_only": False,
-    }
+    loaded = {"data": study.source, "encoder": study.encoder_source}
+    numbers = {"seeds": list(study.seeds), "jobs": study.jobs}
+    return {"profile": study.profile.name, **loaded, **numbers, "report_only": False}
 
 
 def _published_parameters(study: Study) -> dict[str, object]:
     """What the published execution is given: names, and only where they are not the profile's."""
-    usual = {"data": study.profile.data, "encoder": study.profile.encoder}
-    given = {name: getattr(study, name) for name in usual if getattr(study, name) != usual[name]}
+    names = ((name, getattr(study, name)) for name in ("data", "encoder"))
+    given = {name: value for name, value in names if value != getattr(study.profile, name)}
     return {"profile": study.profile.name, "seeds": list(study.seeds), "report_only": True, **given}
 
 
@@ -192,46 +158,48 @@ def _check_places(study: Study) -> None:
         probe = folder / ".writable"
         atomic_write(probe, b"")
         probe.unlink()
-    free = shutil.disk_usage(study.places.build).free
-    if free < NEEDED_BYTES:
-        what = f"{free / 2**20:.0f} MB are free, {NEEDED_BYTES / 2**20:.0f} are needed."
-        raise StudyError("E-DISK", str(study.places.build), what, "Free some space, or set STUDY_OUT to another disk.")
+    free = shutil.disk_usage(study.places.build).free / 2**20
+    if free < NEEDED_MB:
+        what = f"{free:.0f} MB are free, {NEEDED_MB} are needed."
+        raise StudyError("E-DISK", study.places.build, what, "Free some space, or set STUDY_OUT to another disk.")
 
 
 @contextlib.contextmanager
 def _training(study: Study, force: bool) -> Iterator[Pool]:
     """The pool of this run_all, on loan to every kernel."""
-    pool = Pool(study.jobs, study.profile.threads, force=force)
+    pool = Pool(study.jobs, study.profile.threads)
     broker = Broker(pool)
-    os.environ["STUDY_POOL"] = broker.address
+    os.environ |= {POOL: broker.address, FORCE: "1" if force else ""}
     try:
         yield pool
     finally:
-        del os.environ["STUDY_POOL"]
         pool.close()
         broker.close()
 
 
-def _attempt(path: Path, study: Study, pool: Pool | None, folder: Path, tally: Tally) -> None:
-    """Run one notebook and publish it; its failure is told and stops no other."""
-    started = time.monotonic()
-    try:
-        with _alone(path, study):
-            if pool:
-                _train_notebook(path, study, pool, folder, tally)
-            _publish(path, study, folder)
-    except (notebooks.NotebookError, StudyError) as error:
-        tally.failed.append(path.stem)
-        print(f"FAILED {error}", file=sys.stderr, flush=True)
-    else:
-        tally.published.append(path.stem)
-        print(f"{path.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
+def _run_notebooks(chosen: list[Path], study: Study, pool: Pool | None, folder: Path, tally: Tally) -> None:
+    """Train (where there is a pool) and publish each notebook; one that fails is told and stops no other."""
+    for path in chosen:
+        started, partial = time.monotonic(), study.places.build / f"{path.stem}.partial.ipynb"
+        try:
+            with _alone(path, study):
+                if pool:
+                    _train(path, partial, study, pool, folder, tally)
+                node = notebooks.execute(path, partial, _published_parameters(study), folder)
+                notebooks.publish(node, study.places.notebooks / path.name)
+                partial.unlink()
+        except (notebooks.NotebookError, StudyError) as error:
+            tally.failed.append(path.stem)
+            print(f"FAILED {error}", file=sys.stderr, flush=True)
+        else:
+            tally.published.append(path.stem)
+            print(f"{path.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def _train_notebook(path: Path, study: Study, pool: Pool, folder: Path, tally: Tally) -> None:
+def _train(path: Path, partial: Path, study: Study, pool: Pool, folder: Path, tally: Tally) -> None:
     pool.watch = progress = Progress(path.stem, has_bar=sys.stderr.isatty())
     try:
-        notebooks.execute(path, _partial(path, study), _parameters(study), folder)
+        notebooks.execute(path, partial, _parameters(study), folder)
     finally:
         progress.close()
         tally.trained += progress.trained
@@ -239,17 +207,6 @@ def _train_notebook(path: Path, study: Study, pool: Pool, folder: Path, tally: T
     if progress.failures:
         labels = ", ".join(event["label"] for event in progress.failures)
         raise notebooks.NotebookError(f"{path.stem}: not published, {len(progress.failures)} runs failed: {labels}")
-
-
-def _publish(path: Path, study: Study, folder: Path) -> None:
-    partial = _partial(path, study)
-    node = notebooks.execute(path, partial, _published_parameters(study), folder)
-    notebooks.publish(node, study.places.notebooks / path.name)
-    partial.unlink()
-
-
-def _partial(path: Path, study: Study) -> Path:
-    return study.places.build / f"{path.stem}.partial.ipynb"
 
 
 @contextlib.contextmanager
@@ -268,26 +225,20 @@ def _alone(path: Path, study: Study) -> Iterator[None]:
         lock.release()
 
 
-def _rows(chosen: list[Path]) -> list[Row]:
-    """The rows that the notebooks announce; variants that they make themselves are not among them."""
+def _planned(study: Study, chosen: list[Path]) -> list[tuple[Planned, dict | None]]:
+    """Each run the notebooks announce, with its record where the store holds it; variants they make are not here."""
     announced = dict.fromkeys(pair for path in chosen for pair in notebooks.planned(path))
-    return [row for report, table in announced for row in rows(report, table)]
-
-
-def _planned(study: Study, chosen: list[Path]) -> list[tuple[object, dict | None]]:
-    """Each distinct run the notebooks announce, with its record where the store holds it."""
-    plans = {plan.run_id: plan for plan in reversed(study.plan(_rows(chosen)))}
-    return [(plan, study.store.get(run_id) if study.store.has(run_id) else None) for run_id, plan in plans.items()][
-        ::-1
-    ]
+    plans = study.plan(row for report, table in announced for row in rows(report, table))
+    store, distinct = study.store, {plan.run_id: plan for plan in plans}
+    return [(plan, store.get(run_id) if store.has(run_id) else None) for run_id, plan in distinct.items()]
 
 
 def _say_if_code_changed(held: list[dict], force: bool) -> None:
     code = code_hash()
-    others = sum(record["environment"].get("code") != code for record in held)
+    others = sum(record["environment"]["code"] != code for record in held)
     if others and not force:
-        print(f"Note: {others} of {len(held)} finished runs were trained by another version of the code;", end=" ")
-        print("--force trains them again.", flush=True)
+        note = "finished runs were trained by another version of the code; --force trains them again."
+        print(f"Note: {others} of {len(held)} {note}", flush=True)
 
 
 def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
@@ -301,23 +252,14 @@ def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
     planned = _planned(study, chosen)
     examples = sum(plan.applied.total_examples(REPORT_TRAIN) for plan, record in planned if force or not record)
     rates = [sum(r["counts"]["examples"].values()) / r["wall_s"] for r in map(study.store.get, study.store.complete())]
-    estimate = tqdm.format_interval(examples / statistics.median(rates) / study.jobs) if rates else "no estimate yet"
+    rate = statistics.median(rates) if rates else 0.0
+    estimate = tqdm.format_interval(examples / rate / study.jobs) if rate else "no estimate yet"
     print(f"In all {examples:,} examples, {study.jobs} runs at once: {estimate if examples else 'nothing to train'}")
     return DONE
 
 
-def _write_gallery(study: Study, tally: Tally) -> None:
-    from common.report import gallery
-
-    try:
-        gallery.write(study.places)
-    except StudyError as error:
-        tally.failed.append("gallery")
-        print(f"FAILED gallery: {error}", file=sys.stderr, flush=True)
-
-
-def _summarise(study: Study, tally: Tally, seconds: float) -> None:
-    runs = f"{tally.trained} trained, {tally.held} were in the store, {tally.failed_runs} failed"
+def _summarise(study: Study, tally: Tally, held: int, seconds: float) -> None:
+    runs = f"{tally.trained} trained, {held} were in the store, {tally.failed_runs} failed"
     count = len(tally.published) + len(tally.failed)
     print(f"\nRuns: {runs}. Notebooks: {len(tally.published)} of {count} published. {seconds:.0f} s.")
     for name in ("index", "tables", "notebooks", "figures"):

@@ -117,7 +117,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, out: Path) -> Study:
 
 def jobs_of(here: Study) -> list[execute.Job]:
     plans = here.plan(study.rows("swissbert", "table2")[:3])
-    return here._wanted({plan.run_id: plan for plan in plans}, force=False)
+    return here._wanted({plan.run_id: plan for plan in plans})
 
 
 def predictions(here: Study, run_id: str) -> bytes:

@@ -11,12 +11,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import StudyError
-from common.study.execute import Broker, Job, Pool, RemotePool, default_jobs, thread_environment
+from common.study.execute import Broker, Job, Pool, default_jobs, run_remotely, thread_environment
 
 # Trains by sleeping; keeps a line per training in the file `out`, so that a test can count and order them.
 WORKER = """
@@ -43,13 +45,11 @@ while True:
     if kind == "kill":
         os.kill(os.getpid(), 9)
     if kind == "exit":
-        print("the reason", file=sys.stderr, flush=True)
         os._exit(3)
     if kind == "fail":
         send(event="failed", message="ValueError: broken", log=job["log"])
     elif kind == "memory":
-        send(event="failed", message="out of memory", log=job["log"], is_last=True)
-        os._exit(1)
+        os._exit(137)
     else:
         send(event="finished", is_cached=False, wall_s=0.0)
 """
@@ -127,9 +127,9 @@ def test_the_longest_run_comes_first(command: list[str], out: Path) -> None:
     ("label", "message"),
     [
         ("kill", "was killed, likely out of memory"),
-        ("exit", "the worker ended with code 3. the reason"),
+        ("exit", "the worker ended with code 3 before the run did"),
         ("fail", "ValueError: broken"),
-        ("memory", "out of memory"),
+        ("memory", "was killed, likely out of memory"),
     ],
 )
 def test_a_failing_run_stops_no_other(pool: Pool, out: Path, label: str, message: str) -> None:
@@ -146,21 +146,22 @@ def test_a_worker_killed_from_outside_fails_its_run_only(pool: Pool, out: Path) 
 
     def kill_first(event: dict) -> None:
         if event["event"] == "progress" and event["label"] == "run 5":
-            wait_until(lambda: 1 in trained(out))
             line = next(line for line in out.read_text().splitlines() if line.startswith("000000000001"))
             killed.append(int(line.split()[1]))
             os.kill(killed[0], signal.SIGKILL)
 
-    results = pool.run([job(out, 1, "run 5", examples=9), job(out, 2), job(out, 3)], kill_first)
+    pool.watch = kill_first
+    results = pool.run([job(out, 1, "run 5", examples=9), job(out, 2), job(out, 3)])
     assert outcomes(results) == {1: "failed", 2: "finished", 3: "finished"} and len(killed) == 1
 
 
-def test_a_worker_that_cannot_start_fails_every_run_with_the_reason(out: Path) -> None:
+def test_a_worker_that_cannot_start_fails_every_run(out: Path, capfd: pytest.CaptureFixture) -> None:
     pool = Pool(1, 1, worker_command=[sys.executable, "-c", "raise SystemExit('no such module')"])
     results = pool.run([job(out, 1), job(out, 2)])
     pool.close()
     assert outcomes(results) == {1: "failed", 2: "failed"}
-    assert "no such module" in results["000000000001-s0"]["message"]
+    assert "ended with code 1" in results["000000000001-s0"]["message"]
+    assert "no such module" in capfd.readouterr().err
 
 
 def test_a_run_asked_for_twice_at_once_is_trained_once(pool: Pool, out: Path) -> None:
@@ -184,23 +185,35 @@ def test_a_run_held_elsewhere_is_left_for_last(command: list[str], out: Path) ->
     assert outcomes(results) == dict.fromkeys((1, 2, 3), "finished") and trained(out)[-1] == 1
 
 
-def test_force_trains_each_run_once_in_the_life_of_the_pool(command: list[str], out: Path) -> None:
-    pool = Pool(1, 1, force=True, worker_command=command)
-    for label in ("fail", "run", "run"):
-        pool.run([job(out, 1, label)])
+def test_a_watcher_that_fails_fails_the_call_and_not_the_pool(command: list[str], out: Path) -> None:
+    def broken(event: dict) -> None:
+        if event["event"] == "progress":
+            raise OSError("nobody reads this terminal any more")
+
+    pool = Pool(1, 1, watch=broken, worker_command=command)
+    with pytest.raises(OSError, match="terminal"):
+        pool.run([job(out, 1)])
+    pool.watch = None
+    assert outcomes(pool.run([job(out, 2)])) == {2: "finished"}
     pool.close()
-    assert [line.split()[2] for line in out.read_text().splitlines()] == ["True", "True", "False"]
 
 
-def test_what_nobody_waits_for_any_more_is_not_begun(command: list[str], out: Path) -> None:
+def test_closing_the_pool_wakes_whoever_waits(command: list[str], out: Path) -> None:
     pool = Pool(1, 1, worker_command=command)
-    tasks = pool.submit([job(out, 1, "run 0.5", examples=9), job(out, 2), job(out, 3)])
+    caught: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            pool.run([job(out, 1, "run 600", examples=9), job(out, 2)])
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
     wait_until(lambda: trained(out) == [1])
-    pool.withdraw(tasks, pool_listener := tasks[0].listeners[0])
-    assert pool_listener is not None
-    assert outcomes(pool.run([job(out, 4)])) == {4: "finished"}
     pool.close()
-    assert trained(out) == [1, 4]
+    thread.join(5)
+    assert not thread.is_alive() and isinstance(caught[0], CancelledError)
 
 
 def test_events_tell_the_whole_story_in_order(command: list[str], out: Path) -> None:
@@ -212,18 +225,17 @@ def test_events_tell_the_whole_story_in_order(command: list[str], out: Path) -> 
     assert {event["run_id"] for event in seen} == {"000000000001-s0"}
 
 
-def test_workers_get_the_threads_of_the_profile_and_not_the_pool(out: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("STUDY_POOL", "/nowhere")
+def test_workers_get_the_threads_of_the_profile_and_a_session_of_their_own(out: Path) -> None:
     script = (
         "import json, os, sys; sys.stdin.readline()\n"
-        "names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'TOKENIZERS_PARALLELISM', 'STUDY_POOL')\n"
+        "names = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'TOKENIZERS_PARALLELISM')\n"
         "facts = [os.environ.get(n) for n in names] + [os.getsid(0) == os.getpid()]\n"
         "print(json.dumps({'event': 'failed', 'message': facts, 'log': None}), flush=True); sys.stdin.read()\n"
     )
     pool = Pool(1, 3, worker_command=[sys.executable, "-c", script])
     results = pool.run([job(out, 1)])
     pool.close()
-    assert results["000000000001-s0"]["message"] == ["3", "3", "false", None, True]
+    assert results["000000000001-s0"]["message"] == ["3", "3", "false", True]
     assert "OMP_NUM_THREADS" not in thread_environment(None)
 
 
@@ -232,13 +244,10 @@ def test_several_clients_share_the_pool(pool: Pool, out: Path) -> None:
     folder = Path(broker.address).parent
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700 and len(broker.address) < 100
     found: dict[int, dict[int, str]] = {}
-    events: dict[int, list[str]] = {1: [], 2: []}
 
     def client(number: int) -> None:
         jobs = [job(out, n, "run 0.1") for n in (10 * number, 10 * number + 1, 99)]
-        remote = RemotePool(broker.address)
-        assert remote.force is False
-        found[number] = outcomes(remote.run(jobs, lambda event: events[number].append(event["event"])))
+        found[number] = outcomes(run_remotely(broker.address, jobs))
 
     threads = [threading.Thread(target=client, args=(number,)) for number in (1, 2)]
     for thread in threads:
@@ -248,28 +257,20 @@ def test_several_clients_share_the_pool(pool: Pool, out: Path) -> None:
     broker.close()
     assert found == {n: dict.fromkeys((10 * n, 10 * n + 1, 99), "finished") for n in (1, 2)}
     assert sorted(trained(out)) == [10, 11, 20, 21, 99]
-    assert all(names.count("finished") == 3 for names in events.values())
     assert not folder.exists()
 
 
-def test_a_client_that_goes_away_takes_only_what_has_not_begun(pool: Pool, command: list[str], out: Path) -> None:
-    pool.jobs = 1
+def test_a_forced_run_is_forced_until_it_succeeds_and_then_no_more(pool: Pool, out: Path) -> None:
     broker = Broker(pool)
-    remote = RemotePool(broker.address)
-    jobs = [job(out, 1, "run 0.5", examples=9), job(out, 2)]
-    thread = threading.Thread(target=lambda: pytest.raises(StudyError, remote.run, jobs))
-    thread.start()
-    wait_until(lambda: trained(out) == [1])
-    remote._socket.shutdown(2)
-    thread.join(20)
-    wait_until(lambda: not pool._active)
+    for label in ("fail", "run", "run"):
+        run_remotely(broker.address, [replace(job(out, 1, label), force=True)])
     broker.close()
-    assert trained(out) == [1]
+    assert [line.split()[2] for line in out.read_text().splitlines()] == ["True", "True", "False"]
 
 
-def test_a_pool_that_is_gone_is_said_to_be_gone(tmp_path: Path) -> None:
+def test_a_pool_that_is_gone_is_said_to_be_gone(pool: Pool, out: Path, tmp_path: Path) -> None:
     with pytest.raises(StudyError) as error:
-        RemotePool(str(tmp_path / "none"))
+        run_remotely(str(tmp_path / "none"), [job(out, 1)])
     assert error.value.code == "E-POOL"
 
 

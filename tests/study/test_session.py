@@ -33,7 +33,7 @@ def pools() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STUDY_OUT", str(tmp_path))
-    for name in ("STUDY_PROFILE", "STUDY_POOL"):
+    for name in ("STUDY_PROFILE", "STUDY_POOL", "STUDY_FORCE"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -126,7 +126,7 @@ def test_an_edited_metric_is_found(store: RunStore) -> None:
     content = json.loads(path.read_text())
     content["metrics"]["dev"]["sst_acc"] = 0.9
     path.write_text(json.dumps(content))
-    with pytest.raises(StudyError, match="was changed after the run"):
+    with pytest.raises(StudyError, match="was changed after it was written"):
         store.get(RUN)
 
 

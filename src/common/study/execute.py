@@ -14,7 +14,6 @@ import heapq
 import itertools
 import json
 import os
-import select
 import signal
 import socket
 import socketserver
@@ -22,8 +21,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -32,21 +32,21 @@ import common
 from common.errors import StudyError
 
 WORKER = (sys.executable, "-m", "common.study.worker")
+POOL, FORCE = "STUDY_POOL", "STUDY_FORCE"  # what a runner tells its kernels
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-LONGEST_SOCKET_PATH = 100  # the kernel's limit is 108 bytes on Linux, 104 on macOS
+LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
 PATIENCE_S = 3.0
 
 Event = dict[str, object]
-Listener = Callable[[Event], None]
+Tell = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
 class Job:
     """One run to train, as plain values.
 
-    examples: how many it will draw, the measure of its length. data, encoder: what to load (a name or a path); the
-    specs hold only names. out: the output root. log: where its prints and its traceback go. force: train even if the
-    store holds it.
+    data, encoder: what to load (a name or a path); the specs hold only names. out: the output root. log: where prints
+    and tracebacks go. examples: how many the run draws, the measure of its length. force: train even what is stored.
     """
 
     run_id: str
@@ -62,296 +62,190 @@ class Job:
     force: bool = False
 
 
-@dataclass
-class _Task:
-    """A job in the pool, with everyone who waits for it."""
-
-    job: Job
-    wait: bool = False  # whether a worker may block on the lock that another process holds
-    is_queued: bool = True
-    listeners: list[Listener] = field(default_factory=list)
-    done: threading.Event = field(default_factory=threading.Event)
-    result: Event = field(default_factory=dict)
-
-
 class Pool:
     """Up to `jobs` worker processes that stay alive between runs; longest run first, no run stops another.
 
     Args:
         jobs: number of workers.
         threads: threads each of them computes with; None leaves it to the libraries.
-        force: train a run even if the store holds it, once in the life of the pool.
-        watch: sees every event of every run.
+        watch: is told every event of every run, one at a time.
         worker_command: what starts a worker.
     """
 
     def __init__(
-        self,
-        jobs: int,
-        threads: int | None,
-        force: bool = False,
-        watch: Listener | None = None,
-        worker_command: Sequence[str] = WORKER,
+        self, jobs: int, threads: int | None, watch: Tell | None = None, worker_command: Sequence[str] = WORKER
     ):
-        self.jobs, self.threads, self.force, self.worker_command = jobs, threads, force, tuple(worker_command)
-        self.watch = watch
+        self.jobs, self.threads, self.watch, self.worker_command = jobs, threads, watch, worker_command
         self._state = threading.Condition()
-        self._emitting = threading.Lock()
         self._order = itertools.count()
-        self._queue: list[tuple[bool, int, int, _Task]] = []
-        self._active: dict[str, _Task] = {}
-        self._forced: set[str] = set()
-        self._workers: list[_Worker] = []
-        self._threads: list[threading.Thread] = []
+        self._queue: list[tuple[bool, int, int, Job]] = []
+        self._active: dict[str, Future[Event]] = {}
+        self._workers: set[_Worker] = set()
+        self._slots: list[threading.Thread] = []
         self._is_closing = False
 
-    def run(self, jobs: Iterable[Job], on_event: Listener | None = None) -> dict[str, Event]:
-        """Train all jobs; the last event of each (`finished` or `failed`) by run id."""
-        tasks = self.submit(jobs, on_event)
-        try:
-            for task in tasks:
-                task.done.wait()
-        except BaseException:
-            self.withdraw(tasks, on_event)
-            raise
-        return {task.job.run_id: task.result for task in tasks}
+    def run(self, jobs: Iterable[Job]) -> dict[str, Event]:
+        """Train all jobs; the last event of each (`finished` or `failed`) by run id.
 
-    def submit(self, jobs: Iterable[Job], on_event: Listener | None = None) -> list[_Task]:
-        """Queue the jobs; one that is queued or running already gets one more listener instead."""
-        tasks = []
-        for job in jobs:
-            with self._state:
-                is_new = job.run_id not in self._active
-                tasks.append(self._add(job, on_event))
-            if is_new:
-                self._emit(tasks[-1], {"event": "queued", "total": job.examples})
+        May be called from several threads: a run that is asked for twice is trained once.
+        """
         with self._state:
-            while len(self._threads) < min(self.jobs, len(self._active)):
-                self._threads.append(threading.Thread(target=self._serve, daemon=True))
-                self._threads[-1].start()
-            self._state.notify_all()
-        return tasks
-
-    def withdraw(self, tasks: Iterable[_Task], on_event: Listener | None) -> None:
-        """Stop listening; a job that nobody else asked for and that has not begun is dropped."""
-        with self._state:
-            for task in tasks:
-                if on_event in task.listeners:
-                    task.listeners.remove(on_event)
-                if task.is_queued and not task.listeners:
-                    self._queue = [entry for entry in self._queue if entry[-1] is not task]
-                    self._active.pop(task.job.run_id, None)
-            heapq.heapify(self._queue)
+            futures = {job.run_id: self._submit(job) for job in jobs}
+        return {run_id: future.result() for run_id, future in futures.items()}
 
     def close(self) -> None:
         """End the workers at once. What they had not finished is not in the store."""
         with self._state:
             self._is_closing = True
             self._state.notify_all()
-            workers = list(self._workers)
-        for worker in workers:
-            worker.kill()
-        for thread in self._threads:
-            thread.join(PATIENCE_S)
+            for worker in self._workers:
+                worker.kill()
+            for future in self._active.values():
+                future.cancel()
+        for slot in self._slots:
+            slot.join(PATIENCE_S)
 
-    def _add(self, job: Job, on_event: Listener | None) -> _Task:
-        task = self._active.get(job.run_id)
-        if task is None:
-            task = _Task(replace(job, force=job.force or (self.force and job.run_id not in self._forced)))
-            self._active[job.run_id] = task
-            self._push(task)
-        task.listeners.append(on_event or _ignore)
-        return task
+    def _submit(self, job: Job) -> Future[Event]:
+        if job.run_id not in self._active:
+            self._active[job.run_id] = Future()
+            self._tell(job, {"event": "queued", "total": job.examples})
+            self._push(job, wait=False)
+            if len(self._slots) < self.jobs:
+                self._slots.append(threading.Thread(target=self._serve, daemon=True))
+                self._slots[-1].start()
+        return self._active[job.run_id]
 
-    def _push(self, task: _Task) -> None:
-        task.is_queued = True
-        heapq.heappush(self._queue, (task.wait, -task.job.examples, next(self._order), task))
-
-    def _next(self) -> _Task | None:
-        with self._state:
-            self._state.wait_for(lambda: self._queue or self._is_closing)
-            if self._is_closing:
-                return None
-            task = heapq.heappop(self._queue)[-1]
-            task.is_queued = False
-            return task
+    def _push(self, job: Job, wait: bool) -> None:
+        heapq.heappush(self._queue, (wait, -job.examples, next(self._order), job))
+        self._state.notify()
 
     def _serve(self) -> None:
         """One slot of the pool: a worker process and the thread that talks to it."""
-        with contextlib.ExitStack() as open_worker:
-            worker = None
-            while (task := self._next()) is not None:
-                if worker is None or not worker.is_alive():
-                    open_worker.close()
-                    worker = self._start_worker()
-                    open_worker.callback(worker.close)
-                event: Event = {}
-                for event in worker.train(task):
-                    if event["event"] != "busy" and not self._is_closing:
-                        self._emit(task, event)
-                self._settle(task, event)
+        worker = None
+        while (entry := self._next()) is not None:
+            wait, _, _, job = entry
+            if worker is None or not worker.is_alive():
+                worker = self._exchange(worker)
+            try:
+                self._settle(job, worker.train(job, wait, functools.partial(self._tell, job)))
+            except Exception as error:  # raised by whoever watches; he who waits for the run must not wait for ever
+                worker.close()
+                self._active.pop(job.run_id).set_exception(error)
+        self._exchange(worker)
 
-    def _start_worker(self) -> _Worker:
+    def _next(self) -> tuple[bool, int, int, Job] | None:
         with self._state:
-            self._workers = [worker for worker in self._workers if worker.is_alive()]
-            self._workers.append(_Worker(self.worker_command, self.threads))
+            self._state.wait_for(lambda: self._queue or self._is_closing)
+            return None if self._is_closing else heapq.heappop(self._queue)
+
+    def _exchange(self, old: _Worker | None) -> _Worker | None:
+        """Clear away a worker; a new one in its place, unless the pool is closing."""
+        with self._state:
+            if old is not None:
+                self._workers.remove(old)
+                old.close()
             if self._is_closing:
-                self._workers[-1].kill()
-            return self._workers[-1]
+                return None
+            new = _Worker(self.worker_command, self.threads)
+            self._workers.add(new)
+            return new
 
-    def _settle(self, task: _Task, event: Event) -> None:
+    def _settle(self, job: Job, event: Event) -> None:
         with self._state:
-            if event["event"] == "busy":
-                task.wait = True
-                self._push(task)
-                self._state.notify()
-                return
-            if event["event"] == "finished":
-                self._forced.add(task.job.run_id)
-            self._active.pop(task.job.run_id, None)
-            task.result = event
-            task.done.set()
+            if event["event"] == "busy":  # another process trains it: look again when nothing else is left
+                self._push(job, wait=True)
+            elif not self._is_closing:
+                self._tell(job, event)
+                self._active.pop(job.run_id).set_result(event)
 
-    def _emit(self, task: _Task, event: Event) -> None:
+    def _tell(self, job: Job, event: Event) -> None:
         with self._state:
-            listeners = list(task.listeners)
-        with self._emitting:
-            for listener in [*listeners, self.watch or _ignore]:
-                listener({**event, "run_id": task.job.run_id, "label": task.job.label})
+            if self.watch is not None:
+                self.watch({**event, "run_id": job.run_id, "label": job.label})
 
 
 class _Worker:
     """One worker process; it ends by itself when this process is gone, because its input then ends."""
 
     def __init__(self, command: Sequence[str], threads: int | None):
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the process)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C is for the owner, who ends the workers himself
-            env=_worker_environment(threads),
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8"}
+        # In a session of its own, because Ctrl-C is for the owner, who then ends the workers.
+        self._process = subprocess.Popen(command, start_new_session=True, env=_worker_environment(threads), **pipes)
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def train(self, task: _Task) -> Iterator[Event]:
-        """Send the job, hand on its events; the last one is finished, failed or busy."""
-        request = {**asdict(task.job), "wait": task.wait}
+    def train(self, job: Job, wait: bool, tell: Tell) -> Event:
+        """Send the job, pass its events on, and return the last one: finished, failed or busy."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps({**asdict(job), "wait": wait}) + "\n")
             self._process.stdin.flush()
         for line in self._process.stdout:
             event = json.loads(line)
-            yield event
             if event["event"] in ("finished", "failed", "busy"):
-                if event.get("is_last"):
-                    self._process.wait()
-                return
-        yield {"event": "failed", "message": self._cause_of_death(), "log": task.job.log}
+                return event
+            tell(event)
+        return {"event": "failed", "message": self._cause_of_death(), "log": job.log}
 
     def kill(self) -> None:
         if self.is_alive():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
 
     def close(self) -> None:
-        """End the process and give its pipes back; only the thread that reads from it may call this."""
         self.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._stderr):
-            with contextlib.suppress(BrokenPipeError):
-                stream.close()
+        with contextlib.suppress(BrokenPipeError), self._process:
+            """Leaving the context closes the pipes and waits for the end."""
 
     def _cause_of_death(self) -> str:
         code = self._process.wait()
         if code in (-signal.SIGKILL, 128 + signal.SIGKILL):
             return "the worker was killed, likely out of memory. Close other programs or use fewer --jobs."
-        if code < 0:
-            return f"the worker was ended by {signal.Signals(-code).name}."
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode(errors="replace").split("\n")
-        return f"the worker ended with code {code}. " + next((line for line in reversed(lines) if line.strip()), "")
+        return f"the worker ended with code {code} before the run did."
 
 
-class Broker:
+class Broker(socketserver.ThreadingUnixStreamServer):
     """Serves a pool on a Unix socket in a folder of its own that only this user can enter."""
+
+    daemon_threads = True
 
     def __init__(self, pool: Pool):
         self._folder = private_folder()
         self.address = str(Path(self._folder.name) / "pool")
-        self._server = _Server(self.address, _Client)
-        self._server.pool = pool
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.pool, self.trained = pool, set()
+        super().__init__(self.address, _Client)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
         self._folder.cleanup()
 
 
-class _Server(socketserver.ThreadingUnixStreamServer):
-    daemon_threads = True
-    pool: Pool
-
-
 class _Client(socketserver.StreamRequestHandler):
-    """One connection is one batch: a greeting, the client's jobs on one line, events until `end`."""
+    """One connection is one batch: the jobs on one line, their results on another."""
 
     def handle(self) -> None:
-        pool = self.server.pool
-        self._send({"event": "hello", "force": pool.force})
-        line = self.rfile.readline()
-        if not line:
-            return
-        tasks = pool.submit([Job(**job) for job in json.loads(line)], self._send)
-        while not all(task.done.wait(0) for task in tasks):
-            if select.select([self.connection], [], [], 0.1)[0] and not self.connection.recv(1):
-                pool.withdraw(tasks, self._send)
-                return
-        results = {task.job.run_id: task.result for task in tasks}
-        self._send({"event": "end", "results": results})
-
-    def _send(self, event: Event) -> None:
-        # A client that has gone is noticed by `handle`; its runs may be wanted by others.
-        with contextlib.suppress(OSError):
-            self.connection.sendall((json.dumps(event) + "\n").encode())
+        jobs = [Job(**values) for values in json.loads(self.rfile.readline() or "[]")]
+        # A row that several notebooks show is forced once, not once a notebook.
+        jobs = [replace(job, force=job.force and job.run_id not in self.server.trained) for job in jobs]
+        results = self.server.pool.run(jobs)
+        self.server.trained |= {run_id for run_id, event in results.items() if event["event"] == "finished"}
+        with contextlib.suppress(OSError):  # the kernel has died; the runner says so
+            self.wfile.write(json.dumps(results).encode() + b"\n")
 
 
-class RemotePool:
-    """The runner's pool, seen from a kernel; the same two names as Pool."""
-
-    def __init__(self, address: str):
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._socket.connect(address)
-        except OSError as error:
-            self._socket.close()
-            raise _pool_gone(address) from error
-        self._lines = self._socket.makefile(encoding="utf-8")
-        self.force = bool(self._read()["force"])
-
-    def run(self, jobs: Iterable[Job], on_event: Listener | None = None) -> dict[str, Event]:
-        """Train all jobs there; one call per connection."""
-        with self._socket, self._lines:
-            self._socket.sendall((json.dumps([asdict(job) for job in jobs]) + "\n").encode())
-            while (event := self._read())["event"] != "end":
-                (on_event or _ignore)(event)
-        return event["results"]
-
-    def close(self) -> None:
-        self._lines.close()
-        self._socket.close()
-
-    def _read(self) -> Event:
-        line = self._lines.readline()
-        if not line:
-            raise _pool_gone("STUDY_POOL")
-        return json.loads(line)
+def run_remotely(address: str, jobs: Iterable[Job]) -> dict[str, Event]:
+    """Pool.run in the process that serves this address."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(address)
+            with connection.makefile("rw", encoding="utf-8") as stream:
+                stream.write(json.dumps([asdict(job) for job in jobs]) + "\n")
+                stream.flush()
+                return json.loads(stream.readline())
+    except (OSError, json.JSONDecodeError) as error:
+        what = "the runner that trains for this notebook is gone."
+        raise StudyError("E-POOL", POOL, what, "Start run_all again.") from error
 
 
 @functools.cache
@@ -378,21 +272,11 @@ def thread_environment(threads: int | None) -> dict[str, str]:
 def private_folder() -> tempfile.TemporaryDirectory:
     """A new folder that only this user can enter, with a path short enough for sockets in it."""
     root = tempfile.gettempdir()
-    is_short = len(os.fsencode(root)) + len("/study-12345678/kernel-1") < LONGEST_SOCKET_PATH
-    return tempfile.TemporaryDirectory(prefix="study-", dir=root if is_short else "/tmp")
+    return tempfile.TemporaryDirectory(prefix="study-", dir=root if len(os.fsencode(root)) < LONGEST_FOLDER else "/tmp")
 
 
 def _worker_environment(threads: int | None) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "STUDY_POOL"}
-    # The worker runs this very code, also where `common` is not installed.
+    """Ours, with the threads fixed, and with this very code first, also where `common` is not installed."""
     source = str(Path(common.__file__).resolve().parents[1])
-    path = os.pathsep.join([source, *filter(None, [inherited.get("PYTHONPATH")])])
-    return {**inherited, "PYTHONPATH": path, **thread_environment(threads)}
-
-
-def _pool_gone(where: str) -> StudyError:
-    return StudyError("E-POOL", where, "the runner that trains for this notebook is gone.", "Start run_all again.")
-
-
-def _ignore(event: Event) -> None:
-    """Nobody listens."""
+    path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, **thread_environment(threads)}

@@ -9,7 +9,6 @@ encoder need be there; where they are, their hashes are compared with those in t
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shlex
@@ -25,7 +24,7 @@ from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
 from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
-from common.study.execute import Job, RemotePool, default_jobs, local_pool
+from common.study.execute import FORCE, POOL, Event, Job, default_jobs, local_pool, run_remotely
 from common.study.progress import Progress
 from common.study.rows import Row
 from common.study.store import RunStore
@@ -59,9 +58,10 @@ class Results(dict[str, RowResult]):
 
 
 @dataclass(frozen=True)
-class _Planned:
+class Planned:
+    """One run that a row asks for: as the report has it, and as this machine runs it."""
+
     row: Row
-    seed: int
     written: RunSpec
     applied: RunSpec
 
@@ -70,7 +70,7 @@ class _Planned:
         return self.applied.run_id
 
     def __str__(self) -> str:
-        return f"{self.row.id}, seed {self.seed}: {self.run_id}"
+        return f"{self.row.id}, seed {self.applied.seed}: {self.run_id}"
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,9 @@ class Study:
     encoder_source: str
 
     def __str__(self) -> str:
-        threads = self.profile.threads or "all"
-        seeds = ", ".join(map(str, self.seeds))
-        mode = ", report only" if self.report_only else ""
+        seeds, threads = ", ".join(map(str, self.seeds)), self.profile.threads or "all"
         parts = f"encoder {self.encoder}, data {self.data}, seeds {seeds}, threads per run {threads}"
-        return f"profile {self.profile.name}: {parts}{mode}"
+        return f"profile {self.profile.name}: {parts}{', report only' if self.report_only else ''}"
 
     def apply(self, spec: RunSpec, seed: int) -> RunSpec:
         """What this machine runs in place of the report's spec."""
@@ -120,16 +118,17 @@ class Study:
             StudyError: E-MISSING or E-STALE in report-only mode; E-RECORD where a record was damaged.
         """
         rows = list(rows)
-        planned = self.plan(rows, seeds)
-        by_id = {plan.run_id: plan for plan in reversed(planned)}
-        failures = {} if self.report_only else self._train_missing(by_id)
-        records = self._read(planned, failures)
-        return _results(rows, planned, records, failures)
+        plans = self.plan(rows, seeds)
+        by_id = {plan.run_id: plan for plan in plans}
+        wanted = [] if self.report_only else self._wanted(by_id)
+        failed = {run_id: event for run_id, event in self._train(wanted).items() if event["event"] == "failed"}
+        records = self._read({run_id: plan for run_id, plan in by_id.items() if run_id not in failed})
+        return _results(rows, plans, records, failed)
 
-    def plan(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> list[_Planned]:
+    def plan(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> list[Planned]:
         """Every run the rows ask for: row by row, seed by seed."""
         return [
-            _Planned(row, seed, replace(spec, seed=seed), self.apply(spec, seed))
+            Planned(row, replace(spec, seed=seed), self.apply(spec, seed))
             for row in rows
             for seed in (self.seeds if seeds is None else seeds)
             for spec in row.specs
@@ -137,62 +136,35 @@ class Study:
 
     def stale(self, record: dict) -> list[str]:
         """What the run was trained on that is here and differs: names of data sets, or the encoder."""
-        found = [
-            task for task, digest in record["hashes"]["data"].items() if self._data_hashes().get(task, digest) != digest
-        ]
-        digest = self._weights_hash()
-        return found + ([self.encoder] if digest and digest != record["hashes"]["weights"] else [])
+        is_here = self.source and not (self.data == "hub" and self.report_only)  # a report fetches nothing
+        data, encoder = _fingerprint(self.source) if is_here else {}, _weights_sha256(self.encoder_source)
+        changed = [name for name, digest in record["hashes"]["data"].items() if data.get(name, digest) != digest]
+        return changed + [self.encoder] * (encoder not in (None, record["hashes"]["weights"]))
 
-    def refuse_stale(self, wanted: dict[str, _Planned], records: dict[str, dict]) -> None:
-        """Raise StudyError naming the runs (by run id) that were trained on other data or weights than those here."""
-        changed = {run_id: self.stale(record) for run_id, record in records.items()}
-        problems = tuple(f"{wanted[run_id]} ({', '.join(names)})" for run_id, names in changed.items() if names)
+    def refuse_stale(self, records: Iterable[dict]) -> None:
+        """Raise StudyError naming the runs that were trained on other data or weights than those here."""
+        changed = {record["run_id"]: self.stale(record) for record in records}
+        problems = tuple(f"{run_id} ({', '.join(names)})" for run_id, names in changed.items() if names)
         if problems:
-            what = f"{len(problems)} of {len(records)} runs were trained on other data or weights than those here."
+            what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
             raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
 
-    def _train_missing(self, by_id: dict[str, _Planned]) -> dict[str, Failure]:
-        """Train in the runner's pool where there is one, else in this process's own; what failed, by run id."""
-        address = os.environ.get("STUDY_POOL")
-        if not address:
-            wanted = self._wanted(by_id, force=False)
-            return _failures(self._train_here(wanted), by_id) if wanted else {}
-        with contextlib.closing(RemotePool(address)) as pool:
-            wanted = self._wanted(by_id, pool.force)
-            return _failures(pool.run(wanted), by_id) if wanted else {}
-
-    def _train_here(self, wanted: list[Job]) -> dict[str, dict]:
-        self.corpus()  # every problem of the data is told before anything is trained
-        self.encoder_folder()
-        progress = Progress()
-        pool = local_pool(self.jobs, self.profile.threads)
-        try:
-            return pool.run(wanted, progress)
-        except KeyboardInterrupt:
-            local_pool.cache_clear()
-            pool.close()
-            print("Stopped. Finished runs are kept: run the cell again to go on.", file=sys.stderr)
-            raise
-        finally:
-            progress.close()
-
-    def _wanted(self, by_id: dict[str, _Planned], force: bool) -> list[Job]:
-        """Jobs for what the store lacks, for what was trained on other data, and with `force` for everything."""
-        jobs = []
+    def _wanted(self, by_id: dict[str, Planned]) -> list[Job]:
+        """Jobs for what the store lacks, for what was trained on other data, and with --force for everything."""
+        force, jobs = bool(os.environ.get(FORCE)), []
         for run_id, plan in by_id.items():
             if force or not self.store.present(run_id):
-                jobs.append(self._job(plan))
+                jobs.append(self._job(plan, force))
             elif changed := self.stale(self.store.get(run_id)):
-                print(
-                    f"{plan} was trained on other contents of {', '.join(changed)}: training it again.", file=sys.stderr
-                )
+                names = ", ".join(changed)
+                print(f"{plan} was trained on other contents of {names}: training it again.", file=sys.stderr)
                 jobs.append(self._job(plan, force=True))
         return jobs
 
-    def _job(self, plan: _Planned, force: bool = False) -> Job:
+    def _job(self, plan: Planned, force: bool) -> Job:
         return Job(
             run_id=plan.run_id,
-            label=f"{plan.row.label}, seed {plan.seed}",
+            label=f"{plan.row.label}, seed {plan.applied.seed}",
             spec=to_dict(plan.applied),
             written=to_dict(plan.written),
             profile=self.profile.name,
@@ -204,30 +176,44 @@ class Study:
             force=force,
         )
 
-    def _read(self, planned: list[_Planned], failures: dict[str, Failure]) -> dict[str, dict]:
-        wanted = {plan.run_id: plan for plan in planned if plan.run_id not in failures}
+    def _train(self, jobs: list[Job]) -> dict[str, Event]:
+        """Train in the runner's pool where there is one, else in this process's own."""
+        if not jobs:
+            return {}
+        if address := os.environ.get(POOL):
+            return run_remotely(address, jobs)
+        self.corpus()  # every problem of the data is told before anything is trained
+        self.encoder_folder()
+        pool = local_pool(self.jobs, self.profile.threads)
+        pool.watch = progress = Progress()
+        try:
+            return pool.run(jobs)
+        except KeyboardInterrupt:
+            local_pool.cache_clear()
+            pool.close()
+            print("Stopped. Finished runs are kept: run the cell again to go on.", file=sys.stderr)
+            raise
+        finally:
+            progress.close()
+
+    def _read(self, wanted: dict[str, Planned]) -> dict[str, dict]:
         missing = tuple(str(plan) for run_id, plan in wanted.items() if not self.store.present(run_id))
         if missing:
             what = f"{len(missing)} of {len(wanted)} runs are not in the store of profile {self.profile.name}."
             raise StudyError("E-MISSING", "report-only", what, f"Train them: {self._command()}", missing)
         records = {run_id: self.store.get(run_id) for run_id in wanted}
         if self.report_only:
-            self.refuse_stale(wanted, records)
+            self.refuse_stale(records.values())
         return records
 
     def _command(self) -> str:
-        needs_data = ["--data", self.source or "FOLDER"] if self.data != "embedded" else []
-        encoder = ["--encoder", self.encoder_source] if self.encoder != self.profile.encoder else []
-        seeds = ["--seeds", ",".join(map(str, self.seeds))] if self.seeds != self.profile.seeds else []
-        return shlex.join(["./run_all.sh", "--profile", self.profile.name, *needs_data, *encoder, *seeds])
-
-    def _data_hashes(self) -> dict[str, str]:
-        """Hashes of the data, where it is at hand: in report-only mode nothing is fetched for this."""
-        is_here = self.source and (self.data != "hub" or not self.report_only)
-        return _fingerprint(self.source) if is_here else {}
-
-    def _weights_hash(self) -> str | None:
-        return _weights_sha256(self.encoder_source)
+        """The command that trains what this study shows."""
+        options = {"--profile": self.profile.name, "--seeds": ",".join(map(str, self.seeds))}
+        if self.data != "embedded":
+            options["--data"] = self.source or "FOLDER"
+        if self.encoder != self.profile.encoder:
+            options["--encoder"] = self.encoder_source
+        return shlex.join(["./run_all.sh", *(word for option in options.items() for word in option)])
 
 
 def open_study(
@@ -249,39 +235,25 @@ def open_study(
         report_only: read records only; data and encoder need not be there.
     """
     chosen = profile_named(profile or os.environ.get("STUDY_PROFILE") or "quick")
+    places, encoder = paths.places(chosen.name), str(encoder or chosen.encoder)
     source = str(data) if data else ("embedded" if chosen.data == "embedded" else None)
     name = sources.name(source) if source else chosen.data
-    if report_only and source and name == "cs224n" and not Path(source).is_dir():
-        source = None  # a name is enough to find the records
-    places = paths.places(chosen.name)
-    return Study(
-        profile=chosen,
-        places=places,
-        store=RunStore(places),
-        seeds=_checked_seeds(chosen.seeds if seeds is None else seeds),
-        data=name,
-        encoder=weights.encoder_name(str(encoder)) if encoder else chosen.encoder,
-        report_only=report_only,
-        jobs=_checked_jobs(default_jobs(chosen.threads) if jobs is None else jobs),
-        source=source,
-        encoder_source=str(encoder) if encoder else chosen.encoder,
-    )
+    if report_only and name == "cs224n" and not Path(source or "").is_dir():
+        source = None  # the name is enough to find the records
+    seeds, jobs = chosen.seeds if seeds is None else seeds, default_jobs(chosen.threads) if jobs is None else jobs
+    _check_numbers(seeds, jobs)
+    encoder_name = weights.encoder_name(encoder)
+    return Study(chosen, places, RunStore(places), tuple(seeds), name, encoder_name, report_only, jobs, source, encoder)
 
 
-def _checked_seeds(seeds: Sequence[int]) -> tuple[int, ...]:
-    is_sound = isinstance(seeds, list | tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
-    if not is_sound or not seeds or len(set(seeds)) < len(seeds):
+def _check_numbers(seeds: Sequence[int], jobs: int) -> None:
+    are_seeds = isinstance(seeds, list | tuple) and all(type(seed) is int and 0 <= seed < 2**31 for seed in seeds)
+    if not (are_seeds and 0 < len(set(seeds)) == len(seeds)):
         what = f"expected distinct whole numbers from 0, got {seeds!r}."
         raise StudyError("E-SEEDS", "seeds", what, "Write them as a list: [0, 1, 2].")
-    return tuple(seeds)
-
-
-def _checked_jobs(jobs: int) -> int:
     if type(jobs) is not int or not 1 <= jobs <= 256:
-        raise StudyError(
-            "E-JOBS", "jobs", f"expected a number from 1 to 256, got {jobs!r}.", "Give the number of runs at once."
-        )
-    return jobs
+        what = f"expected a number from 1 to 256, got {jobs!r}."
+        raise StudyError("E-JOBS", "jobs", what, "Give the number of runs at once.")
 
 
 @functools.cache
@@ -297,35 +269,21 @@ def _fingerprint(source: str) -> dict[str, str]:
 @functools.cache
 def _weights_sha256(encoder: str) -> str | None:
     """Hash of the encoder's weights where they are on this machine; nothing is fetched for it."""
-    if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or (encoder == "minilm-l6" and _has_minilm())):
+    has_minilm = encoder == "minilm-l6" and any(metadata.distributions(name=weights.MINILM_PACKAGE))
+    if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or has_minilm):
         return None
     return weights.file_sha256(weights.resolve_encoder(encoder) / weights.WEIGHT_FILE)
 
 
-def _has_minilm() -> bool:
-    return any(metadata.distributions(name=weights.MINILM_PACKAGE))
-
-
-def _failures(results: dict[str, dict], by_id: dict[str, _Planned]) -> dict[str, Failure]:
-    return {
-        run_id: Failure(by_id[run_id].seed, run_id, event["message"], event["log"])
-        for run_id, event in results.items()
-        if event["event"] == "failed"
-    }
-
-
-def _results(
-    rows: list[Row], planned: list[_Planned], records: dict[str, dict], failures: dict[str, Failure]
-) -> Results:
-    results = Results()
-    first_with: dict[tuple[str, ...], str] = {}
+def _results(rows: list[Row], plans: list[Planned], records: dict[str, dict], failed: dict[str, Event]) -> Results:
+    results, first_with = Results(), {}
     for row in rows:
-        ids = tuple(plan.run_id for plan in planned if plan.row is row)
-        first = first_with.setdefault(ids, row.id) if ids else row.id
+        ids = {plan.run_id: plan.applied.seed for plan in plans if plan.row is row}
+        first = first_with.setdefault(tuple(ids), row.id) if ids else row.id
         results[row.id] = RowResult(
             row=row,
             records=tuple(records[i] for i in ids if i in records),
-            failures=tuple(failures[i] for i in ids if i in failures),
+            failures=tuple(Failure(ids[i], i, failed[i]["message"], failed[i]["log"]) for i in ids if i in failed),
             coincides_with=None if first == row.id else first,
         )
     return results

@@ -35,7 +35,7 @@ RECORD, PREDICTIONS, PROBES = "record.json", "predictions.parquet", "probes.safe
 RUN_ID = re.compile(r"[0-9a-f]{12}-s\d{1,10}")
 CARD_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 HALF_MAX = float(np.finfo(np.float16).max)
-DAMAGED_FIX = "Restore the file, train the run again with --force, or (a card) delete it."
+CHANGED = "was changed after it was written (its hash differs)"
 
 
 class BusyError(Exception):
@@ -74,19 +74,16 @@ class RunStore:
             raise StudyError("E-RUN-ID", "run_id", f"{run_id!r} is no run id.", "It looks like 3fa2c1d09bee-s0.")
         return self.places.runs / run_id
 
-    def has(self, run_id: str) -> bool:
-        """Whether the run is there, complete and unchanged."""
-        try:
-            self.get(run_id)
-        except StudyError as error:
-            if error.code in ("E-MISSING", "E-RECORD"):
-                return False
-            raise
-        return True
-
     def present(self, run_id: str) -> bool:
         """Whether something stands in the place of that run, sound or not."""
         return self.folder(run_id).exists()
+
+    def has(self, run_id: str) -> bool:
+        """Whether the run is there, complete and unchanged."""
+        try:
+            return self.present(run_id) and bool(self.get(run_id))
+        except StudyError:
+            return False
 
     def get(self, run_id: str) -> dict:
         """The record of a run, after checking it and the files beside it against their hashes.
@@ -100,17 +97,15 @@ class RunStore:
         record = _read_checked(folder / RECORD)
         if record.get("schema") != SCHEMA or record.get("run_id") != run_id:
             found = f"schema {record.get('schema')!r}, run {record.get('run_id')!r}"
-            raise StudyError("E-RECORD", str(folder / RECORD), f"holds {found}.", DAMAGED_FIX)
+            raise _damaged(folder / RECORD, f"holds {found}")
         for name, digest in record["files"].items():
             _check_file(folder / name, digest)
         return record
 
     def complete(self) -> list[str]:
         """Ids of all runs that are complete and unchanged."""
-        if not self.places.runs.exists():
-            return []
-        names = sorted(path.name for path in self.places.runs.iterdir() if RUN_ID.fullmatch(path.name))
-        return [name for name in names if self.has(name)]
+        names = sorted(path.name for path in self.places.runs.glob("*-s*"))
+        return [name for name in names if RUN_ID.fullmatch(name) and self.has(name)]
 
     def write(self, record: dict, predictions: dict[str, np.ndarray], probes: dict[str, np.ndarray]) -> dict:
         """Store a finished run and return its record with `files`, `schema` and `sha256` filled in.
@@ -138,10 +133,11 @@ class RunStore:
 
     def predictions(self, run_id: str) -> dict[str, np.ndarray]:
         """Dev scores per task, float32: (N,), or (N, C) for a task with several scores an example."""
-        table = pq.read_table(self._checked(run_id, PREDICTIONS))
+        self.get(run_id)
+        table = pq.read_table(self.folder(run_id) / PREDICTIONS)
         tasks = np.asarray(table["task"].to_pylist())
         names = [name for name in table.column_names if name.startswith("score_")]
-        scores = np.stack([_floats(table[name]) for name in names], axis=1)  # (N, C)
+        scores = np.stack([table[name].to_numpy().astype(np.float32) for name in names], axis=1)  # (N, C)
         used = np.stack([table[name].is_valid().to_numpy() for name in names], axis=1)  # (N, C)
         return {task: _columns(scores[tasks == task], used[tasks == task]) for task in dict.fromkeys(tasks.tolist())}
 
@@ -182,10 +178,6 @@ class RunStore:
             raise StudyError("E-NAME", "card", f"{name!r} is no card name.", "Use a-z, 0-9, dot, dash, underscore.")
         return self.places.cards / f"{name}.json"
 
-    def _checked(self, run_id: str, name: str) -> Path:
-        self.get(run_id)
-        return self.folder(run_id) / name
-
     def _move_aside(self, folder: Path) -> None:
         if not folder.exists():
             return
@@ -209,19 +201,25 @@ def _read_checked(path: Path) -> dict:
     try:
         content = json.loads(path.read_bytes())
         is_sound = content["sha256"] == _sealed(content)["sha256"]
+    except FileNotFoundError as error:
+        raise _damaged(path, "is missing") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({type(error).__name__})"
-        raise StudyError("E-RECORD", str(path), f"{reason}.", DAMAGED_FIX) from error
+        raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
     if not is_sound:
-        raise StudyError("E-RECORD", str(path), "was changed after the run (its hash differs).", DAMAGED_FIX)
+        raise _damaged(path, CHANGED)
     return content
 
 
 def _check_file(path: Path, digest: str) -> None:
     if not path.exists():
-        raise StudyError("E-RECORD", str(path), "is missing.", DAMAGED_FIX)
+        raise _damaged(path, "is missing")
     if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise StudyError("E-RECORD", str(path), "was changed after the run (its hash differs).", DAMAGED_FIX)
+        raise _damaged(path, CHANGED)
+
+
+def _damaged(path: Path, what: str) -> StudyError:
+    fix = "Restore the file, train the run again with --force, or (a card) delete it."
+    return StudyError("E-RECORD", path, f"{what}.", fix)
 
 
 def _half(array: np.ndarray) -> np.ndarray:
@@ -253,10 +251,6 @@ def _score_column(scores: np.ndarray, column: int) -> pa.Array:
     if column >= scores.shape[1]:
         return pa.nulls(len(scores), pa.float16())
     return pa.array(_half(scores[:, column].astype(np.float32)), pa.float16())
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray:
-    return column.to_numpy().astype(np.float32)
 
 
 def _columns(scores: np.ndarray, used: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 from common.data import sources
 from common.errors import StudyError
@@ -30,15 +29,15 @@ from common.study.store import BusyError, RunStore
 from common.training import loop
 
 PROGRESS_EVERY_S = 0.5
-OUT_OF_MEMORY = "out of memory. Close other programs, use fewer --jobs, or a smaller batch."
+OUT_OF_MEMORY = 137  # the exit code of a process that the system killed for lack of memory
 
 Send = Callable[[dict], None]
 
 
-def main() -> int:
-    """Serve jobs until the input ends, or until memory has run out once."""
+def main() -> None:
+    """Serve jobs until the input ends."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    _redirect(2)
 
     def send(event: dict) -> None:
         answers.write(json.dumps(event) + "\n")
@@ -47,10 +46,7 @@ def main() -> int:
     requests: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
-        answer = serve(json.loads(requests.get()), send)
-        send(answer)
-        if answer.get("is_last"):
-            return 1
+        send(serve(json.loads(requests.get()), send))
 
 
 def serve(request: dict, send: Send) -> dict:
@@ -63,7 +59,7 @@ def serve(request: dict, send: Send) -> dict:
     except StudyError as error:
         return {"event": "failed", "message": error.message(), "log": None}
     except MemoryError:
-        return {"event": "failed", "message": OUT_OF_MEMORY, "log": str(log), "is_last": True}
+        os._exit(OUT_OF_MEMORY)  # a fresh worker takes the next job
     except Exception as error:  # the boundary of one run: told in one line here, in full in the log
         line = f"{type(error).__name__}: {error}".split("\n")[0]
         return {"event": "failed", "message": line, "log": str(log) if log.exists() else None}
@@ -71,7 +67,7 @@ def serve(request: dict, send: Send) -> dict:
 
 def _train(request: dict, log: Path, send: Send) -> dict:
     os.environ["STUDY_OUT"] = request["out"]
-    store, start = RunStore(places(request["profile"])), time.monotonic()
+    store, started = RunStore(places(request["profile"])), time.monotonic()
     with store.lock(request["run_id"], wait=request["wait"]):
         # Another process may have trained it since it was asked for.
         is_cached = store.present(request["run_id"]) and not request["force"]
@@ -81,14 +77,14 @@ def _train(request: dict, log: Path, send: Send) -> dict:
             send({"event": "started"})
             with _logged(log):
                 _run(request, store, send)
-    return {"event": "finished", "is_cached": is_cached, "wall_s": time.monotonic() - start}
+    return {"event": "finished", "is_cached": is_cached, "wall_s": time.monotonic() - started}
 
 
 def _run(request: dict, store: RunStore, send: Send) -> None:
     profile = profile_named(request["profile"])
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
     materials = _materials(request["data"], request["encoder"])
-    outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
+    outcome = loop.run(spec, materials, threads=profile.threads, progress=_throttled(send))
     share = profile.share(written, spec)
     described = {
         "run_id": request["run_id"],
@@ -98,7 +94,7 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
         "share": share,
         "under_trained": share < profile.under_trained,
     }
-    store.write({**outcome.record, **described}, outcome.predictions, outcome.probes)
+    store.write(outcome.record | described, outcome.predictions, outcome.probes)
 
 
 @functools.cache
@@ -106,13 +102,13 @@ def _materials(data: str, encoder: str) -> loop.Materials:
     return loop.Materials(sources.load(data), resolve_encoder(encoder), examples())
 
 
-def _throttled(send: Send) -> Callable[[int, int, str], None]:
-    last = [0.0]
+def _throttled(send: Send) -> loop.Progress:
+    last = 0.0
 
     def progress(done: int, total: int, note: str) -> None:
-        now = time.monotonic()
-        if now - last[0] >= PROGRESS_EVERY_S or done >= total:
-            last[0] = now
+        nonlocal last
+        if time.monotonic() - last >= PROGRESS_EVERY_S or done >= total:
+            last = time.monotonic()
             send({"event": "progress", "done": done, "total": total, "note": note})
 
     return progress
@@ -128,13 +124,11 @@ def _logged(path: Path) -> Iterator[None]:
         faulthandler.enable(file=log)
         try:
             yield
-        except StudyError:
-            raise
-        except BaseException:
-            traceback.print_exc(file=log)
+        except BaseException as error:
+            if not isinstance(error, StudyError):
+                traceback.print_exc(file=log)
             raise
         finally:
-            _flush(sys.stdout, sys.stderr)
             faulthandler.disable()
             _redirect(kept)
             os.close(kept)
@@ -143,13 +137,11 @@ def _logged(path: Path) -> Iterator[None]:
 
 
 def _redirect(descriptor: int) -> None:
+    """Send everything that is printed from now on to that file, by whatever library."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-
-
-def _flush(*streams: TextIO) -> None:
-    for stream in streams:
-        stream.flush()
 
 
 def _listen(requests: queue.SimpleQueue[str]) -> None:
@@ -160,4 +152,4 @@ def _listen(requests: queue.SimpleQueue[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
