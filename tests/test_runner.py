@@ -15,9 +15,10 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from nbformat import v4
 
-from common import notebooks, runner
+from common import notebooks, paths, runner
 from common.errors import StudyError
 from common.paths import Places
+from common.study.session import open_study
 from common.study.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ def published(out: Path) -> Path:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notebooks")
     notebook(folder / "01_good.ipynb", [OPEN, RUN])
-    notebook(folder / "02_bad.ipynb", [OPEN, "# reason\nlab.nothing()", "print('never')"])
+    notebook(folder / "02_bad.ipynb", ["x = 1", "# reason\nundefined.nothing()", "print('never')"])
     notebook(folder / "03_dies.ipynb", ["import os\nos.kill(os.getpid(), 9)"])
     return folder
 
@@ -86,7 +87,7 @@ def finished(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 
 def test_a_failing_notebook_names_its_cell_and_stops_no_other(finished: tuple) -> None:
     out, done = finished
-    assert "02_bad: cell In [4] (lab.nothing()) failed. AttributeError: " in done.stderr
+    assert "02_bad: cell In [4] (undefined.nothing()) failed. NameError: " in done.stderr
     assert str(out / "build" / "smoke" / "02_bad.partial.ipynb") in done.stderr
     assert "03_dies: cell In [3] (import os) failed. The kernel died" in done.stderr
     assert "2 trained, 0 were in the store, 0 failed" in done.stdout and "1 of 3 published" in done.stdout
@@ -130,54 +131,73 @@ def test_report_only_elsewhere_gives_the_same_bytes(finished: tuple, sources: Pa
     assert files(tmp_path / "build" / "smoke" / "results" / "smoke" / "runs") == before
 
 
-def test_report_only_without_records_names_them_and_trains_nothing(sources: Path, tmp_path: Path) -> None:
-    done = call_on(sources, tmp_path)("--profile", "smoke", "--report-only", "--only", "01", expect=4)
-    assert "2 of 2 runs are not in the store" in done.stderr and "./run_all.sh --profile smoke" in done.stderr
-    assert "swissbert_no_extension, seed 0: " in done.stderr
-    assert not list(published(tmp_path).glob("*")) and not list(published(tmp_path).parent.glob("runs/*"))
+@pytest.fixture
+def here(sources: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
+    """The runner in this process, for what it does before any kernel."""
+
+    def call(out: Path, *arguments: str, folder: Path = sources) -> int:
+        monkeypatch.setattr(paths, "NOTEBOOKS", folder)
+        monkeypatch.setenv("STUDY_OUT", str(out))
+        monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+        monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
+        monkeypatch.setattr(notebooks, "execute", lambda *arguments: pytest.fail("a kernel was asked for"))
+        try:
+            return runner.main(list(arguments))
+        except SystemExit as error:
+            return error.code
+
+    return call
 
 
-def test_report_only_refuses_records_of_other_weights(finished: tuple, sources: Path, tmp_path: Path) -> None:
+def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
     store = RunStore(Places(published(out).parent, out / "figures", out / "build" / "smoke"))
     run_id = store.complete()[0]
     record = store.get(run_id)
     store.write(record | {"hashes": record["hashes"] | {"weights": "0"}}, store.predictions(run_id), {})
-    done = call_on(sources, out)("--profile", "smoke", "--report-only", "--only", "01", expect=2)
-    assert "[E-STALE]" in done.stderr and f"{run_id} (tiny-random)" in done.stderr
+    assert here(out, "--profile", "smoke", "--report-only", "--only", "01") == 2
+    told = capsys.readouterr().err
+    assert "[E-STALE]" in told and f"{run_id} (tiny-random)" in told
 
 
-def test_force_trains_again_and_keeps_what_was_there_aside(finished: tuple, sources: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    shutil.copytree(finished[0], out)
-    runs = published(out).parent / "runs"
-    before = {path.name: json.loads((path / "record.json").read_text()) for path in runs.iterdir()}
-    done = call_on(sources, out)("--profile", "smoke", "--only", "01", "--force")
-    assert "2 trained, 2 were in the store" in done.stdout
-    for run_id, old in before.items():
-        new = json.loads((runs / run_id / "record.json").read_text())
-        assert new["metrics"] == old["metrics"] and new["files"] == old["files"] and new["wall_s"] != old["wall_s"]
-        aside = out / "build" / "smoke" / "replaced" / run_id / "record.json"
-        assert json.loads(aside.read_text()) == old
-
-
-def test_dry_run_counts_and_touches_nothing(finished: tuple, sources: Path, tmp_path: Path) -> None:
-    done = call_on(sources, tmp_path)("--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1")
-    assert "01_good: 5 runs, 0 in the store, 5 to train" in done.stdout and "no estimate yet" in done.stdout
+def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
+    assert here(tmp_path, "--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1") == 0
+    told = capsys.readouterr().out
+    assert "01_good: 5 runs, 0 in the store, 5 to train" in told and "no estimate yet" in told
     assert list(tmp_path.iterdir()) == []
     before = files(finished[0])
-    done = call_on(sources, finished[0])("--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1")
-    assert "01_good: 5 runs, 2 in the store, 3 to train" in done.stdout and "no estimate" not in done.stdout
+    assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1") == 0
+    told = capsys.readouterr().out
+    assert "01_good: 5 runs, 2 in the store, 3 to train" in told and "no estimate" not in told
+    assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01", "--force") == 0
+    assert "01_good: 5 runs, 0 in the store, 5 to train" in capsys.readouterr().out
     assert files(finished[0]) == before
 
 
-def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(
+    here: Call, tmp_path: Path, capsys
+) -> None:
     folder = tmp_path / "notebooks"
     notebook(folder / "01_typo.ipynb", [OPEN], PARAMETERS.replace("report_only", "report_onyl"))
-    done = call_on(folder, tmp_path / "out")("--profile", "smoke", expect=2)
-    assert "has no 'report_only'. Did you mean 'report_onyl'? [E-PARAMETER]" in done.stderr
+    assert here(tmp_path / "out", "--profile", "smoke", folder=folder) == 2
+    assert "has no 'report_only'. Did you mean 'report_onyl'? [E-PARAMETER]" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_that_cannot_be_written_is_an_environment_error(here: Call, tmp_path: Path, capsys) -> None:
+    blocked = tmp_path / "out"
+    blocked.write_text("a file stands here")
+    assert here(blocked, "--profile", "smoke", "--only", "01") == 3
+    assert "E-WRITE" in capsys.readouterr().err and blocked.read_text() == "a file stands here"
+
+
+def test_kernels_learn_of_the_pool_and_of_force(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STUDY_POOL", "STUDY_FORCE"):
+        monkeypatch.setenv(name, "")
+    for force in (True, False):
+        with runner._training(open_study("smoke"), force):
+            assert Path(os.environ["STUDY_POOL"]).is_socket() and bool(os.environ["STUDY_FORCE"]) is force
 
 
 REFUSED = [
@@ -196,24 +216,10 @@ REFUSED = [
 
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_wrong_input_is_refused_with_a_hint(
-    arguments: list[str], message: str, sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    arguments: list[str], message: str, here: Call, tmp_path: Path, capsys
 ) -> None:
-    monkeypatch.setattr(runner.notebooks.paths, "NOTEBOOKS", sources)
-    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
-    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
-    monkeypatch.setattr(runner.notebooks, "prepare_kernels", lambda folder, threads: None)
-    try:
-        code = runner.main(arguments)
-    except SystemExit as error:
-        code = error.code
-    assert code == 2 and message in capsys.readouterr().err
-
-
-def test_an_output_folder_that_cannot_be_written_is_an_environment_error(sources: Path, tmp_path: Path) -> None:
-    blocked = tmp_path / "out"
-    blocked.write_text("a file stands here")
-    done = call_on(sources, blocked)("--profile", "smoke", "--only", "01", expect=3)
-    assert "E-WRITE" in done.stderr and blocked.read_text() == "a file stands here"
+    assert here(tmp_path, *arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kernel", ["py39_new", "ir"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,8 +16,9 @@ import pytest
 from nbformat import v4
 
 from common import study
-from common.study import execute
+from common.study import execute, worker
 from common.study.session import Study
+from common.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
 DRIVER = (
@@ -93,13 +93,14 @@ def test_a_stopped_runner_leaves_nothing_running_and_says_how_to_go_on(
 
 def test_no_process_outlives_a_killed_runner(notebooks: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    runner = start(notebooks, out, "--profile", "quick", "--encoder", "tiny-random", "--jobs", "2")
+    runner = start(notebooks, out, "--profile", "quick", "--encoder", "tiny-random", "--jobs", "1")
     children = children_in_training(runner, out)
     runner.kill()
     runner.communicate(timeout=30)
     wait_until(lambda: are_gone(children), 5)
 
 
+@pytest.mark.slow
 def test_two_runners_at_once_train_each_run_once(notebooks: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     pair = [start(notebooks, out, "--profile", "smoke", "--jobs", "1") for _ in range(2)]
@@ -120,8 +121,19 @@ def jobs_of(here: Study) -> list[execute.Job]:
     return here._wanted({plan.run_id: plan for plan in plans})
 
 
-def predictions(here: Study, run_id: str) -> bytes:
-    return (here.store.folder(run_id) / "predictions.parquet").read_bytes()
+def test_two_pools_on_one_store_train_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = lab(monkeypatch, tmp_path / "out")
+    jobs, seen = jobs_of(here), []
+    pools = [execute.Pool(1, 1, watch=seen.append) for _ in range(2)]
+    threads = [threading.Thread(target=pool.run, args=(jobs,)) for pool in pools]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    for pool in pools:
+        pool.close()
+    cached = [event["is_cached"] for event in seen if event["event"] == "finished"]
+    assert sorted(cached) == [False] * 3 + [True] * 3 and len(here.store.complete()) == 3
 
 
 def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
@@ -149,12 +161,9 @@ def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
     assert here.store.complete() == sorted(job.run_id for job in jobs)
 
     # What was interrupted ends as if nothing had happened.
-    other = lab(monkeypatch, tmp_path / "other")
-    pool = execute.Pool(1, 1)
-    pool.run([job for job in jobs_of(other) if job.run_id == victim])
-    pool.close()
-    assert predictions(other, victim) == predictions(here, victim)
-    assert other.store.get(victim)["metrics"] == here.store.get(victim)["metrics"]
+    spec = next(plan.applied for plan in here.plan(study.rows("swissbert", "table2")) if plan.run_id == victim)
+    expected = loop.run(spec, loop.Materials(here.corpus(), here.encoder_folder()), threads=1)
+    assert here.store.get(victim)["metrics"] == expected.record["metrics"]
 
 
 def test_a_run_out_of_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,23 +175,22 @@ def test_a_run_out_of_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest
         "from common.study import worker; sys.exit(worker.main())\n"
     )
     pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
-    results = pool.run(jobs_of(here)[:2])
+    results = pool.run(jobs_of(here)[:1])
     pool.close()
     assert all("out of memory" in event["message"] for event in results.values())
     assert all("MemoryError" in Path(event["log"]).read_text() for event in results.values())
 
 
-def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path, monkeypatch, capfd) -> None:
     here = lab(monkeypatch, tmp_path / "out")
-    code = (
-        "import sys; from common.training import loop\n"
-        "def run(*arguments, **named): print('printed by a library'); raise ValueError('odd shape\\nmore')\n"
-        "loop.run = run\n"
-        "from common.study import worker; sys.exit(worker.main())\n"
-    )
-    pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
-    event = next(iter(pool.run(jobs_of(here)[:1]).values()))
-    pool.close()
+
+    def run(*arguments: object, **named: object) -> None:
+        os.write(1, b"printed by a library\n")
+        raise ValueError("odd shape\nmore")
+
+    monkeypatch.setattr(worker.loop, "run", run)
+    request = {**vars(jobs_of(here)[0]), "wait": True}
+    event = worker.serve(request, lambda event: None)
     log = Path(event["log"]).read_text()
-    assert event["message"] == "ValueError: odd shape"
-    assert "printed by a library" in log and "Traceback" in log and json.dumps(event)
+    assert event["event"] == "failed" and event["message"] == "ValueError: odd shape"
+    assert log.startswith("printed by a library\nTraceback") and capfd.readouterr().out == ""

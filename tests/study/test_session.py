@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +200,15 @@ def test_a_damaged_record_is_neither_used_nor_replaced(out: Path) -> None:
         assert error.value.code == "E-RECORD" and error.value.where == str(path)
 
 
+def test_force_trains_again_and_keeps_what_was_there_aside(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = two_rows()[0]
+    old = lab().run([row])[row.id].records[0]
+    monkeypatch.setenv("STUDY_FORCE", "1")
+    new = lab().run([row])[row.id].records[0]
+    assert new["metrics"] == old["metrics"] and new["files"] == old["files"] and new["wall_s"] != old["wall_s"]
+    assert json.loads((lab().places.build / "replaced" / old["run_id"] / "record.json").read_text()) == old
+
+
 def test_a_failed_run_is_told_and_the_others_are_there(out: Path) -> None:
     rows = two_rows()
     here = lab()
@@ -219,29 +225,13 @@ def test_a_failed_run_is_told_and_the_others_are_there(out: Path) -> None:
 def test_with_a_runner_its_pool_trains_and_the_kernel_is_silent(
     out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
-    pool = execute.Pool(1, 1)
+    pool = session.local_pool(1, 1)
+    pool.watch = None
     broker = execute.Broker(pool)
     monkeypatch.setenv("STUDY_POOL", broker.address)
     try:
         assert len(lab().run(two_rows()[:1])[two_rows()[0].id].records) == 1
     finally:
-        pool.close()
         broker.close()
     captured = capfd.readouterr()
     assert captured.out == "" and captured.err == ""
-    assert session.local_pool.cache_info().currsize <= 1
-
-
-def test_workers_end_when_a_script_ends(out: Path) -> None:
-    code = (
-        "import psutil; from common import study\n"
-        "lab = study.open_study('smoke', jobs=1)\n"
-        "lab.run(study.rows('swissbert', 'table2')[:1])\n"
-        "print([child.pid for child in psutil.Process().children(recursive=True)])\n"
-    )
-    source = str(Path(__file__).resolve().parents[2] / "src")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
-    pids = json.loads(done.stdout)
-    assert done.returncode == 0 and len(pids) == 1
-    assert not Path(f"/proc/{pids[0]}").exists()

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -223,24 +220,24 @@ def test_atomic_write_obeys_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o640
 
 
-def hold(root: Path, started: object) -> None:
-    with RunStore(places(root)).lock(RUN):
-        started.set()
-        time.sleep(60)
+HOLDER = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
-def test_the_lock_excludes_and_is_free_when_its_holder_is_killed(tmp_path: Path, store: RunStore) -> None:
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    holder = context.Process(target=hold, args=(tmp_path, started))
-    holder.start()
-    try:
-        assert started.wait(60)
+def test_the_lock_excludes_and_is_free_when_its_holder_is_killed(store: RunStore) -> None:
+    store.places.locks.mkdir(parents=True)
+    command = [sys.executable, "-c", HOLDER, str(store.places.locks / f"{RUN}.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
         with pytest.raises(BusyError), store.lock(RUN, wait=False):
             pytest.fail("two processes hold one run")
-    finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.join()
+        holder.kill()
+        holder.wait()
     with store.lock(RUN, wait=False):
         assert store.places.locks.exists()
 

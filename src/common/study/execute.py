@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -228,9 +228,9 @@ class _Client(socketserver.StreamRequestHandler):
         jobs = [Job(**values) for values in json.loads(self.rfile.readline() or "[]")]
         # A row that several notebooks show is forced once, not once a notebook.
         jobs = [replace(job, force=job.force and job.run_id not in self.server.trained) for job in jobs]
-        results = self.server.pool.run(jobs)
-        self.server.trained |= {run_id for run_id, event in results.items() if event["event"] == "finished"}
-        with contextlib.suppress(OSError):  # the kernel has died; the runner says so
+        with contextlib.suppress(OSError, CancelledError):  # the kernel or the pool has ended; the runner says so
+            results = self.server.pool.run(jobs)
+            self.server.trained |= {run_id for run_id, event in results.items() if event["event"] == "finished"}
             self.wfile.write(json.dumps(results).encode() + b"\n")
 
 
