@@ -67,7 +67,9 @@ def _caveats(records: list[dict]) -> list[str]:
 
 def _sections(places: Places) -> list[dict]:
     """One section a notebook, by the number that its files begin with."""
-    tables, figures = sorted(places.tables.glob("*.md")), sorted(places.figures.glob("*.png"))
+    # A report's own tables come before what was measured beside them.
+    tables = sorted(places.tables.glob("*.md"), key=lambda path: ("_table" not in path.stem, path.stem))
+    figures = sorted(places.figures.glob("*.png"))
     numbers = sorted({path.name[:2] for path in [*tables, *figures]})
     return [
         {

@@ -29,6 +29,7 @@ from common.study.store import atomic_write
 
 DPI = 150
 SCREEN_DPI = 96
+MAP_INCHES = 8.5
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -171,7 +172,10 @@ def attention(frame: pd.DataFrame) -> Figure:
     """Heat maps of one head in the first, middle and last layer, rows attend to columns (swissBERT, Figures 1 to 3)."""
     layers = list(dict.fromkeys(frame["layer"]))
     size = frame["key_position"].max() + 1
-    figure, axes = _panels(1, len(layers), 0.245 * size + 0.5, 0.245 * size + 2.0, sharey=True)
+    # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
+    side = min(0.245 * size, MAP_INCHES)
+    font = min(11.0, 0.75 * 72 * side / size)
+    figure, axes = _panels(1, len(layers), side + 0.5, side + 2.0, sharey=True)
     top = frame["attention"].max()
     for axis, layer in zip(axes, layers, strict=True):
         part = frame[frame["layer"] == layer]
@@ -179,8 +183,8 @@ def attention(frame: pd.DataFrame) -> Figure:
         tokens = part[part["query_position"] == 0].sort_values("key_position")["key"].tolist()
         # The root of the weight, so that small weights next to a dominant [SEP] can be seen.
         image = axis.imshow(weights, cmap="viridis", norm=PowerNorm(0.5, 0, top), aspect="auto")
-        axis.set_xticks(range(size), tokens, rotation=90, fontsize=11)
-        axis.set_yticks(range(size), tokens, fontsize=11)
+        axis.set_xticks(range(size), tokens, rotation=90, fontsize=font)
+        axis.set_yticks(range(size), tokens, fontsize=font)
         for place in [index + 0.5 for index, token in enumerate(tokens[:-1]) if token == "[SEP]"]:
             axis.axhline(place, color="white", linewidth=1)
             axis.axvline(place, color="white", linewidth=1)
