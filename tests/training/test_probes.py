@@ -26,7 +26,7 @@ def _masses_by_hand(encoded, folder):
         with torch.inference_mode():
             output = reference(ids, attention_mask=mask, token_type_ids=types, output_attentions=True)
         attention = torch.stack(output.attentions)[:, 0].numpy()  # (L, A, T, T)
-        ids, types = ids[0].tolist(), types[0].tolist()
+        ids, types = ids[mask > 0].tolist(), types[mask > 0].tolist()
         special = {i for i, token in enumerate(ids) if token in (2, 3)}
         words = [i for i in range(len(ids)) if i not in special]
         for i in words:

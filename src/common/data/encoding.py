@@ -24,6 +24,9 @@ from common.errors import StudyError
 POOL_BATCHES = 16
 # Texts tokenised at a time: the library's encodings take far more memory than the ids that are kept.
 ENCODE_CHUNK = 1024
+# The CPU library keeps a kernel for every shape it has met: free widths took gigabytes in a run of an hour.
+PAD_MULTIPLE = 8
+MAX_TOKENS = 512
 
 Part = tuple[Tensor, Tensor, Tensor]
 
@@ -58,9 +61,9 @@ class Ragged:
         return np.diff(self.offsets)
 
     def padded(self, rows: np.ndarray) -> Part:
-        """The given rows as a part, padded to their own longest."""
+        """The given rows as a part, padded to their own longest, rounded up to PAD_MULTIPLE."""
         lengths = self.lengths[rows]
-        columns = np.arange(lengths.max())
+        columns = np.arange(_rounded_up(int(lengths.max())))
         mask = columns[None, :] < lengths[:, None]  # (B, T)
         flat = np.minimum(self.offsets[rows][:, None] + columns, len(self.ids) - 1)
         ids = np.where(mask, self.ids[flat], 0)
@@ -89,6 +92,11 @@ class Encoded:
         labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32)).to(device)
         parts = tuple(tuple(tensor.to(device) for tensor in part.padded(rows)) for part in self.parts)
         return Batch(parts, labels)
+
+
+def input_limit(positions: int) -> int:
+    """The longest input of an encoder with that many positions: at most 512, and a multiple of PAD_MULTIPLE."""
+    return min(MAX_TOKENS, positions) // PAD_MULTIPLE * PAD_MULTIPLE
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
@@ -158,6 +166,10 @@ def sorted_batches(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
     """All rows, longest first, in batches of at most `tokens` padded tokens (or one row): the order of evaluation."""
     order, start = np.argsort(-lengths, kind="stable"), 0
     while start < len(order):
-        rows = order[start : start + max(1, tokens // int(lengths[order[start]]))]
+        rows = order[start : start + max(1, tokens // _rounded_up(int(lengths[order[start]])))]
         start += len(rows)
         yield rows
+
+
+def _rounded_up(length: int) -> int:
+    return -(-length // PAD_MULTIPLE) * PAD_MULTIPLE

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from tqdm import TqdmWarning
 
-from common.data.encoding import encode, load_tokenizer, stateless_generator
+from common.data.encoding import encode, input_limit, load_tokenizer, stateless_generator
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.data.tasks import TASKS
 from common.errors import StudyError
 from common.model.bert import BertConfig, BertModel, config_of
-from common.training.loop import MAX_TOKENS, environment
+from common.training.loop import environment
 from common.training.optim import AdamW
 
 LENGTH_BINS = 24
@@ -58,7 +58,7 @@ def _card(lab, name: str, measure: Callable[[], dict]) -> dict:
 
 def _measure_data(lab) -> dict:
     corpus, folder = lab.corpus(), lab.encoder_folder()
-    tokenizer = load_tokenizer(folder, min(MAX_TOKENS, config_of(folder).max_position_embeddings))
+    tokenizer = load_tokenizer(folder, input_limit(config_of(folder).max_position_embeddings))
     card: dict = {key: {} for key in ("counts", "labels", "lengths", "truncated", "left_out")}
     for task, splits in corpus.items():
         card["counts"][task] = {name: len(split) for name, split in splits.items()}

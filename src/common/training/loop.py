@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from common.data.encoding import Batch, Encoded, encode, epoch_batches, load_tokenizer, stateless_generator
+from common.data.encoding import Batch, Encoded, encode, epoch_batches, input_limit, load_tokenizer, stateless_generator
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.errors import StudyError
@@ -36,7 +36,6 @@ from common.training import evaluate
 from common.training.optim import AdamW
 from common.training.probes import Example, collect
 
-MAX_TOKENS = 512
 # Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
 NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
 Progress = Callable[[int, int, str], None]
@@ -196,7 +195,7 @@ def _prepare(spec: RunSpec, materials: Materials, report: Progress, device: str)
         "attention_probs_dropout_prob": spec.encoder.attention_dropout,
     }
     encoder = BertModel.from_pretrained(materials.encoder_folder, **dropout)
-    tokenizer = load_tokenizer(materials.encoder_folder, min(MAX_TOKENS, encoder.config.max_position_embeddings))
+    tokenizer = load_tokenizer(materials.encoder_folder, input_limit(encoder.config.max_position_embeddings))
     model = MultitaskModel(encoder, spec, stateless_generator(spec.seed, "heads")).to(device)
     train, dev = (
         {t.name: materials.tokens(t.name, split, t.pair_method == "pair", tokenizer) for t in spec.tasks}

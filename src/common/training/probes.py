@@ -69,8 +69,9 @@ def pair_attention(model: MultitaskModel, example: Example, tokenizer: Tokenizer
     encoded = encode(Split((example.id,), tuple((text,) for text in example.texts), None), tokenizer, as_pair=True)
     part = encoded.batch(np.array([0]), model.device).inputs[0]
     output = model.encoder(*part, output_attentions=True)
-    tokens = [tokenizer.id_to_token(int(i)) for i in part[0][0]]
-    return tokens, torch.cat(output.attentions).float().cpu().numpy()
+    T = int(part[1].sum())
+    tokens = [tokenizer.id_to_token(int(i)) for i in part[0][0, :T]]
+    return tokens, torch.cat(output.attentions)[..., :T, :T].float().cpu().numpy()
 
 
 @torch.inference_mode()
