@@ -1,0 +1,43 @@
+"""Cards: measured once, stored, and read back without data or encoder."""
+
+import numpy as np
+import pytest
+
+from common.errors import StudyError
+from common.study import open_study
+from common.study.cards import data_card, parity_card
+
+
+@pytest.fixture
+def lab(monkeypatch, tmp_path):
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    return open_study("smoke")
+
+
+def test_data_card_counts_what_the_corpus_holds(lab):
+    card, corpus = data_card(lab), lab.corpus()
+    for task, splits in corpus.items():
+        assert card["counts"][task] == {name: len(split) for name, split in splits.items()}
+        for name, split in splits.items():
+            assert sum(card["labels"][task][name].values()) == len(split)
+        lengths = card["lengths"][task]
+        assert sum(lengths["counts"]) == len(splits["train"])
+        assert lengths["bins"][0] <= lengths["mean"] <= lengths["max"] < lengths["bins"][-1]
+    found = card["labels"]["sts"]["dev"]["4 to 5"]
+    assert found == int((corpus["sts"]["dev"].labels >= 4).sum())
+    assert card["labels"]["sst"]["dev"]["2"] == int((corpus["sst"]["dev"].labels == 2).sum())
+
+
+def test_parity_card_holds_float32_rounding_and_nothing_more(lab):
+    card = parity_card(lab)
+    for where in ("random", "encoder"):
+        assert 0 < card["bert"][where]["hidden"] < 1e-5 and card["bert"][where]["pooler"] < 1e-5
+    assert card["adamw"]["torch"] < 1e-6 < card["adamw"]["starter"] < 1e-2
+
+
+def test_cards_are_read_back_in_report_only_mode_and_missed_aloud(lab):
+    only = open_study("smoke", report_only=True)
+    with pytest.raises(StudyError, match="without --report-only"):
+        data_card(only)
+    written = data_card(lab)
+    assert data_card(only) == written and np.isfinite(written["lengths"]["sst"]["mean"])
