@@ -6,5 +6,7 @@ HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
 . "$HERE/scripts/bootstrap.sh"
 # The tokenizers warn about forks when this is unset.
 export TOKENIZERS_PARALLELISM=false
+# A relative --data or --encoder means the folder the command was called from.
+export STUDY_CALLED_FROM="$PWD"
 cd -- "$ROOT"
 exec "$STUDY_PYTHON" -m common.runner "$@"

@@ -262,3 +262,11 @@ def test_only_a_kernel_that_did_not_start_is_tried_again() -> None:
     with pytest.raises(DeadKernelError):
         notebooks._started_twice(fails(DeadKernelError("Kernel died")))
     assert len(calls) == 1
+
+
+def test_a_relative_folder_starts_where_the_command_was_called(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "here" / "data").mkdir(parents=True)
+    monkeypatch.setenv("STUDY_CALLED_FROM", str(tmp_path / "here"))
+    assert runner._absolute("data") == str(tmp_path / "here" / "data")
+    assert runner._absolute("hub:data") == f"hub:{tmp_path / 'here' / 'data'}"
+    assert runner._absolute("hub") == "hub" and runner._absolute("embedded") == "embedded"

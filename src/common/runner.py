@@ -132,9 +132,9 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _absolute(name: str | None) -> str | None:
-    """A folder given relative to the working directory, for kernels and workers that may have another one."""
+    """A folder in full, for kernels and workers; a relative one starts where run_all.sh was called."""
     prefix, colon, folder = (name or "").rpartition(":")
-    path = Path(folder).expanduser()
+    path = Path(os.environ.get("STUDY_CALLED_FROM", "."), Path(folder).expanduser())
     return f"{prefix}{colon}{path.resolve()}" if folder and path.is_dir() else name
 
 
