@@ -30,5 +30,5 @@ if any_notebook results/cpu/notebooks; then
   check "published notebooks" nbval results/cpu/notebooks
 fi
 [ -z "$failed" ] || printf '\nFailed so far: %s\n' "${failed#, }"
-check "tests" "$STUDY_PYTHON" -m pytest -n 2 "$@"
+check "tests" "$STUDY_PYTHON" -m pytest -n 2 --dist loadfile "$@"
 [ -z "$failed" ]

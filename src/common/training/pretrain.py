@@ -178,8 +178,9 @@ def sentence_pairs(sentences: list[list[list[int]]], config: PretrainConfig, dra
         place = draw.randrange(len(sentences))
         at = draw.randrange(len(sentences[place]) - 1)
         is_next = draw.random() < 0.5
-        others = sentences[place if is_next else _elsewhere(place, len(sentences), config, draw)]
-        second = others[at + 1] if is_next else draw.choice(others)
+        source = sentences[place if is_next else _elsewhere(place, len(sentences), config, draw)]
+        # From elsewhere too the sentence is taken at the same place, so that its place alone tells nothing.
+        second = source[min(at + 1, len(source) - 1)]
         firsts.append([CLS, *sentences[place][at], SEP])
         seconds.append([*second, SEP])
         follows.append(int(is_next))
