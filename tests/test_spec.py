@@ -191,6 +191,13 @@ def test_quick_and_cpu_follow_the_epoch_table():
         assert [PROFILES[name].scale_epochs(n) for n in (20, 10, 3, 0)] == [5, 4, 2, 0]
 
 
+def test_only_an_encoder_without_a_trained_pooler_is_pooled_by_its_first_token():
+    spec = SPEC.with_tasks(sts={"pooling": "mean"})
+    applied = {name: PROFILES["cpu"].apply(spec, encoder=name) for name in ("minilm-l6", "bert-base-uncased")}
+    assert [task.pooling for task in applied["minilm-l6"].tasks] == ["cls", "cls", "mean"]
+    assert [task.pooling for task in applied["bert-base-uncased"].tasks] == ["pooler", "pooler", "mean"]
+
+
 def test_threads_do_not_depend_on_workers():
     assert [PROFILES[name].threads for name in ("smoke", "quick", "cpu")] == [1, 1, 1]
 

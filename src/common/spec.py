@@ -166,6 +166,9 @@ class RunSpec:
         return self.total_updates(available) * groups * self.batch_size
 
 
+# Encoders whose pooler was published untrained (MiniLM's bias is exactly zero): there "the pooled output" of a report is
+# the first token's state, since a random layer in its place is nothing a report used. See DEVIATIONS.md D1.
+UNTRAINED_POOLER = ("minilm-l6",)
 REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
 
 
@@ -207,8 +210,11 @@ class Profile:
 
     def apply(self, spec: RunSpec, data: str | None = None, encoder: str | None = None) -> RunSpec:
         """The RunSpec this machine runs in place of the report's; data and encoder are names, never paths."""
-        reference = spec.examples_per_epoch(REPORT_TRAIN)
-        tasks = tuple(replace(task, examples=self.scale(reference[task.name])) for task in spec.tasks)
+        reference, checkpoint = spec.examples_per_epoch(REPORT_TRAIN), encoder or self.encoder
+        tasks = tuple(
+            replace(task, examples=self.scale(reference[task.name]), pooling=_pooling(task.pooling, checkpoint))
+            for task in spec.tasks
+        )
         batch_size = min(spec.batch_size, self.max_batch or spec.batch_size)
         applied = replace(
             spec,
@@ -216,7 +222,7 @@ class Profile:
             batch_size=batch_size,
             epochs=self.scale_epochs(spec.epochs),
             data=data or self.data,
-            encoder=replace(spec.encoder, checkpoint=encoder or self.encoder),
+            encoder=replace(spec.encoder, checkpoint=checkpoint),
             precision=self.precision,
             dev_examples=self.dev_examples,
         )
@@ -319,6 +325,10 @@ def _convert(hint: object, value: object, where: str) -> object:
         fix = "YAML reads 2e-5 as text: write 2.0e-5." if hint is float else "Correct the value."
         raise StudyError("E-SPEC", where, f"expected {hint.__name__}, got {type(value).__name__} {value!r}.", fix)
     return value
+
+
+def _pooling(pooling: str, checkpoint: str) -> str:
+    return "cls" if pooling == "pooler" and checkpoint in UNTRAINED_POOLER else pooling
 
 
 def _meant(name: str, known: typing.Iterable[str]) -> str:

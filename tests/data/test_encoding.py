@@ -42,7 +42,9 @@ def split(*columns):
 def reference(folder, first, second):
     """What transformers makes of the same vocabulary, padded to the longest."""
     tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"))
-    return tokenizer(list(first), list(second) if second else None, padding=True, pad_to_multiple_of=8, return_tensors="pt")
+    return tokenizer(
+        list(first), list(second) if second else None, padding=True, pad_to_multiple_of=8, return_tensors="pt"
+    )
 
 
 @pytest.mark.parametrize("second", [None, SECOND])

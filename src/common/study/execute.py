@@ -34,6 +34,8 @@ from common.errors import StudyError
 WORKER = (sys.executable, "-m", "common.study.worker")
 POOL, FORCE = "STUDY_POOL", "STUDY_FORCE"  # what a runner tells its kernels
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+# Without these a worker keeps freed batches and a kernel for every shape it has met, over a gigabyte after some runs.
+MEMORY_VARIABLES = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128"}
 LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
 PATIENCE_S = 3.0
 
@@ -279,4 +281,4 @@ def _worker_environment(threads: int | None) -> dict[str, str]:
     """Ours, with the threads fixed, and with this very code first, also where `common` is not installed."""
     source = str(Path(common.__file__).resolve().parents[1])
     path = os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, **thread_environment(threads)}
+    return {**MEMORY_VARIABLES, **os.environ, "PYTHONPATH": path, **thread_environment(threads)}
