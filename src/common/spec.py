@@ -166,8 +166,8 @@ class RunSpec:
         return self.total_updates(available) * groups * self.batch_size
 
 
-# Encoders whose pooler was published untrained (MiniLM's bias is exactly zero): there "the pooled output" of a report is
-# the first token's state, since a random layer in its place is nothing a report used. See DEVIATIONS.md D1.
+# Encoders whose pooler was published untrained (MiniLM has an all-zero bias). There "the pooled output" of a report is
+# the first token's state: a random layer in its place is nothing a report used. See DEVIATIONS.md D1.
 UNTRAINED_POOLER = ("minilm-l6",)
 REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import gc
 import json
 import os
 import queue
@@ -47,6 +48,7 @@ def main() -> None:
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     while True:
         send(serve(json.loads(requests.get()), send))
+        gc.collect()  # a model and its optimiser refer to each other: two of them would not fit beside a third
 
 
 def serve(request: dict, send: Send) -> dict:
@@ -84,7 +86,7 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
     profile = profile_named(request["profile"])
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
     materials = _materials(request["data"], request["encoder"])
-    outcome = loop.run(spec, materials, threads=profile.threads, progress=_throttled(send))
+    outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
     share = profile.share(written, spec)
     described = {
         "run_id": request["run_id"],
