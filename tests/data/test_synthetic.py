@@ -96,6 +96,11 @@ def test_sentiment_run_beats_bag_of_words_and_majority(seed):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
+def test_sentiment_is_learnt_in_the_joint_run_too(seed):
+    assert scores("pair", seed)["sst_acc"] >= majority("sst", seed) + 0.05
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_class_priors_are_the_real_ones_in_every_split(seed):
     for task, splits in corpus(seed).items():
         for split in splits.values():

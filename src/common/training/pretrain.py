@@ -1,6 +1,6 @@
 """Pretraining: masked words and next sentences (Devlin et al. 2019, section 3.1), and the recipe of the tiny encoder.
 
-`python -m common.training.pretrain` remakes the encoder shipped in `assets/tiny-bert`: two minutes on one core.
+`python -m common.training.pretrain` remakes the encoder shipped in `assets/tiny-bert`: a few minutes on one core.
 The heads are kept in the checkpoint under their published names, so that pretraining can go on from it.
 """
 
@@ -57,8 +57,8 @@ class PretrainConfig:
     first layer query and key start equal, so that at first a word attends to its like in the other sentence.
     """
 
-    steps: int = 2500
-    batch_size: int = 32
+    steps: int = 4000
+    batch_size: int = 64
     lr: float = 2e-3
     warmup_steps: int = 50
     weight_decay: float = 0.01
