@@ -57,18 +57,9 @@ class Places:
     def logs(self) -> Path:
         return self.build / "logs"
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.build / "checkpoints"
-
 
 def places(profile: str) -> Places:
     """The folders of a profile; `smoke` keeps everything under build/, so it never touches results."""
     root = output_root()
     base = root / "build" / "smoke" if profile == "smoke" else root
     return Places(base / "results" / profile, base / "figures" / profile, root / "build" / profile)
-
-
-def cache() -> Path:
-    """Tokenised data and other things that can be made again."""
-    return output_root() / "build" / "cache"
