@@ -1,55 +1,98 @@
 """What is trained (RunSpec) and what the machine can afford (Profile).
 
 A RunSpec is written as the report has it: report set sizes, epochs, batch size and rate. `Profile.apply` is the only
-place that turns it into something a given machine can run. Nothing here trains, reads a file or knows a path.
+place that turns it into something a given machine can run. Nothing here trains, reads a file or knows a path. What a
+RunSpec refuses, and why, is in rules.py; strict loading from plain values is in strict.py.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import hashlib
-import json
 import math
-import types
-import typing
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
+from common import rules
 from common.data.tasks import TASKS
 from common.errors import StudyError
+from common.strict import build, canonical_json, meant, to_dict
 
-PAIR_METHODS = ("single", "separate", "pair", "cosine")
-POOLINGS = ("pooler", "cls", "mean")
-ACTIVATIONS = ("relu", "leaky_relu")
-LOSSES = ("cross_entropy", "bce", "mse", "cosine_embedding")
-OUTPUTS = ("raw", "times_five")
-SCHEDULES = ("round_robin", "interleaved", "joint")
-ORDERS = ("fixed", "random")
-STOPS = ("shortest", "longest")
-ADAMW_VARIANTS = ("starter", "torch")
-PRECISIONS = ("fp32", "bf16")
+
+@dataclass(frozen=True)
+class PalSpec:
+    """Projected attention layers, one stack per task beside BERT (Stickland & Murray 2019, section 3.3; model/pals.py).
+
+    size and heads: of the attention between the two projections. gelu: the released code applies GELU after the
+    second projection, the paper's formula does not. start: random, N(0, 0.02), or zero, where the second projection
+    starts at 0 and so leaves BERT unchanged.
+    """
+
+    size: int = 204
+    heads: int = 12
+    gelu: bool = True
+    start: str = "random"
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """Text for additional pretraining: the name of a corpus, and how many lines (or pairs) are drawn from it."""
+
+    name: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class PretrainingSpec:
+    """Additional masked-language-model pretraining before the tasks (BERT++ section 4.3.2; training/pretrain.py).
+
+    Texts are joined and cut into blocks of `block` tokens, of which mask_frac are to be predicted. What the report
+    leaves open (epochs, rate, batch, decay) is the recipe it cites, chapter 7.3 of the Hugging Face course.
+    """
+
+    corpora: tuple[CorpusSpec, ...]
+    epochs: int = 3
+    batch_size: int = 64
+    lr: float = 2e-5
+    weight_decay: float = 0.01
+    block: int = 128
+    mask_frac: float = 0.15
 
 
 @dataclass(frozen=True)
 class EncoderSpec:
-    """The shared BERT: which checkpoint, what of it is trained, its inner dropout (starter default 0.1)."""
+    """The shared BERT: which checkpoint, what of it is trained, its inner dropout (starter default 0.1).
+
+    frozen: nothing of BERT is trained (its PALs are). frozen_layers: the embeddings and that many first layers are
+    not. trained_by: only batches of these tasks train BERT's own weights; None is all of them.
+    """
 
     checkpoint: str = "bert-base-uncased"
     frozen: bool = False
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
+    frozen_layers: int = 0
+    trained_by: tuple[str, ...] | None = None
+    pals: PalSpec | None = None
+    pretraining: PretrainingSpec | None = None
 
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """How one task enters the encoder, leaves it, and is scored.
+    """How one task enters the encoder, leaves it, is trained and is scored.
 
-    pair_method: single (one sentence), separate (two encodings, concatenated), pair (both in one input with segment
-    ids), cosine (two encodings, their cosine). threshold: a paraphrase is predicted when the probability (or the
-    cosine) exceeds it. examples: training examples per epoch, drawn afresh each epoch; None is the whole set.
-    shared_layer: tasks that name the same group share their first head layer.
+    pair_method: single (one sentence), separate (two encodings, joined), pair (both in one input), cosine (two
+    encodings, their cosine). segments and separator: whether a pair input has segment ids, and [SEP] in its middle.
+    features: what separate encodings are joined to: both, or both and their absolute difference (sbert).
+    shared_transformer: the vectors pass one transformer layer that all such tasks share. projection: each sentence
+    vector passes a dense layer of its task first. head_layers, activation, dropout, inner_dropout (also before the
+    last layer): the head. shared_layer: tasks that name the same group share their first head layer.
+    output: what becomes of a cosine: raw, relu, times_five, relu_times_five, sigmoid_times_five; scale multiplies the
+    cosine before a sigmoid, and the similarities of the multiple negatives ranking loss (mnrl).
+    threshold: a paraphrase is predicted when the probability (or the cosine) exceeds it. examples: training examples
+    per epoch, drawn afresh each epoch; None is the whole set. loss_weight: fixed factor of its loss. sampling_share:
+    its part in biased sampling. trained False: its head keeps its random start and is only evaluated.
     """
 
     name: str
@@ -63,28 +106,72 @@ class TaskSpec:
     dropout: float = 0.0
     threshold: float = 0.5
     examples: int | None = None
+    segments: bool = True
+    separator: bool = True
+    features: str = "concat"
+    projection: bool = False
+    inner_dropout: bool = False
+    shared_transformer: bool = False
+    scale: float = 1.0
+    loss_weight: float = 1.0
+    sampling_share: float = 1.0
+    trained: bool = True
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Which task is trained when.
+    """Which tasks make up each update (methods/sampling.py).
 
     round_robin: every batch of one task, then of the next. interleaved: one update per task in turn. joint: one
-    update on one batch of every task. stop: an interleaved or joint epoch ends with the first exhausted task, or goes
-    on with the remaining tasks until the last is exhausted.
+    update on a batch of every task. biased: one update on as many batches as there are tasks, each of a task drawn
+    by its sampling_share. annealed: one task per update, drawn by its size. sequential: all epochs of one task, then
+    of the next.
+    stop: an interleaved or joint epoch ends with the first exhausted task (shortest), goes on with the others until
+    the last is exhausted (longest), or until then with the short sets starting again (cycle).
+    updates: of an annealed epoch; None is as many as there are batches. repeats: batches of each task in a joint
+    update, so that two batches of one task can be compared.
     """
 
     kind: str = "round_robin"
     order: str = "fixed"
     stop: str = "shortest"
+    updates: int | None = None
+    repeats: int = 1
 
     def updates_per_epoch(self, batches: dict[str, int]) -> int:
-        """Optimiser updates of one epoch, given the number of batches of each task."""
-        if self.kind == "round_robin":
+        """Optimiser updates of one epoch (sequential: of one epoch of every task), given each task's batches."""
+        counts = batches.values()
+        turns = min(counts) if self.stop == "shortest" else max(counts)
+        per_kind = {
+            "joint": turns // self.repeats,
+            "biased": min(counts),
+            "annealed": self.updates or sum(counts),
+            "interleaved": sum(counts) if self.stop == "longest" else len(counts) * turns,
+        }
+        return per_kind.get(self.kind, sum(counts))
+
+    def batches_per_epoch(self, batches: dict[str, int]) -> int:
+        """Task batches that go into the updates of one epoch."""
+        updates = self.updates_per_epoch(batches)
+        if self.kind == "joint" and self.stop == "longest":
             return sum(batches.values())
-        if self.kind == "joint":
-            return min(batches.values()) if self.stop == "shortest" else max(batches.values())
-        return len(batches) * min(batches.values()) if self.stop == "shortest" else sum(batches.values())
+        grouped = {"joint": len(batches) * self.repeats, "biased": len(batches)}
+        return updates * grouped.get(self.kind, 1)
+
+
+@dataclass(frozen=True)
+class RateSpec:
+    """How the learning rate moves (training/optim.py). Lengths are shares of training, so that profiles keep them.
+
+    constant; linear: to 0 after the last update; step: times `factor` after every `step` of training; plateau: times
+    `factor` after `patience` of training without a better dev score. warmup: the share that rises from 0, in any kind.
+    """
+
+    kind: str = "constant"
+    warmup: float = 0.0
+    step: float = 0.5
+    factor: float = 0.1
+    patience: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -98,13 +185,58 @@ class OptimizerSpec:
     beta2: float = 0.999
     eps: float = 1e-6
     variant: str = "starter"
+    rate: RateSpec = RateSpec()
+
+
+@dataclass(frozen=True)
+class WeightingSpec:
+    """How task losses are weighted (methods/losses.py): fixed, or by learned weights with a rate of their own.
+
+    lr None is the model's. regression_half: with `uncertainty`, 1 / (2 sigma^2) for regression as Kendall et al. have
+    it, where swissBERT prints 1 / sigma^2 for every task.
+    """
+
+    kind: str = "fixed"
+    lr: float | None = None
+    regression_half: bool = False
+
+
+@dataclass(frozen=True)
+class SurgerySpec:
+    """What is done with the gradients of an update's batches (methods/gradients.py): none, measure (only their
+    cosines), or pcgrad (Yu et al. 2020, algorithm 1). reduction: sum, as the paper, or mean, as the packaged code."""
+
+    kind: str = "none"
+    reduction: str = "sum"
+
+
+@dataclass(frozen=True)
+class SmartSpec:
+    """Smoothness-inducing regularisation (Jiang et al. 2020; methods/smart.py).
+
+    weight: lambda, 0 is off. tasks: whose losses get the term. variant: `paper` keeps the noise in a ball of radius
+    epsilon around the embeddings; `mt_dnn` rescales it to size 1 per token, as the public code does (there epsilon
+    only guards a division). noise: standard deviation of the start. bregman: weight of the proximal term towards a
+    moving average of the weights, with factor bregman_decay; 0 is off.
+    """
+
+    weight: float
+    tasks: tuple[str, ...]
+    variant: str = "mt_dnn"
+    steps: int = 1
+    step_size: float = 1e-3
+    noise: float = 1e-5
+    epsilon: float = 1e-6
+    bregman: float = 0.0
+    bregman_decay: float = 0.99
 
 
 @dataclass(frozen=True)
 class RunSpec:
     """One trained model, as the report states it or as a profile applies it.
 
-    epochs 0 evaluates the untrained model. dev_examples caps the per-epoch (never the final) evaluation of a task.
+    epochs 0 evaluates the untrained model. A sequential schedule gives `epochs` to every task. dev_examples caps the
+    per-epoch (never the final) evaluation of a task.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -117,9 +249,12 @@ class RunSpec:
     precision: str = "fp32"
     dev_examples: int | None = None
     seed: int = 0
+    weighting: WeightingSpec = WeightingSpec()
+    surgery: SurgerySpec = SurgerySpec()
+    smart: SmartSpec | None = None
 
     def __post_init__(self):
-        _check_run(self)
+        rules.check(self)
 
     @property
     def run_id(self) -> str:
@@ -135,6 +270,16 @@ class RunSpec:
         """Build a RunSpec strictly: an unknown key, a wrong type or an impossible combination raises StudyError."""
         return build(RunSpec, values, where)
 
+    @property
+    def trained_tasks(self) -> tuple[TaskSpec, ...]:
+        """The tasks that are trained, not only evaluated."""
+        return tuple(task for task in self.tasks if task.trained)
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs as the loop counts them: a sequential schedule has one per task and epoch."""
+        return self.epochs * (len(self.trained_tasks) if self.schedule.kind == "sequential" else 1)
+
     def task(self, name: str) -> TaskSpec:
         """The TaskSpec of that name; StudyError when the run does not have it."""
         for task in self.tasks:
@@ -149,26 +294,43 @@ class RunSpec:
         return replace(self, tasks=tuple(replace(task, **changes.get(task.name, {})) for task in self.tasks))
 
     def examples_per_epoch(self, available: dict[str, int]) -> dict[str, int]:
-        """Examples an epoch may draw of each task: its cap, or the whole set of that size."""
-        return {t.name: t.examples if t.examples is not None else available[t.name] for t in self.tasks}
+        """Examples an epoch may draw of each trained task: its cap, or the whole set of that size."""
+        return {t.name: t.examples if t.examples is not None else available[t.name] for t in self.trained_tasks}
+
+    def batches_per_epoch(self, available: dict[str, int]) -> dict[str, int]:
+        """Batches of each trained task in one pass over what an epoch may draw of it."""
+        return {
+            name: math.ceil(size / self.batch_size) for name, size in self.examples_per_epoch(available).items()
+        }
 
     def total_updates(self, available: dict[str, int]) -> int:
         """Optimiser updates of the whole run on sets of these sizes."""
-        sizes = self.examples_per_epoch(available)
-        batches = {name: math.ceil(size / self.batch_size) for name, size in sizes.items()}
-        return self.epochs * self.schedule.updates_per_epoch(batches)
+        return self.epochs * self.schedule.updates_per_epoch(self.batches_per_epoch(available))
 
     def total_examples(self, available: dict[str, int]) -> int:
         """Examples the whole run draws (a partly filled last batch counted as full)."""
-        groups = len(self.tasks) if self.schedule.kind == "joint" else 1
-        if self.schedule.kind == "joint" and self.schedule.stop == "longest":
-            return replace(self, schedule=replace(self.schedule, kind="interleaved")).total_examples(available)
-        return self.total_updates(available) * groups * self.batch_size
+        return self.epochs * self.schedule.batches_per_epoch(self.batches_per_epoch(available)) * self.batch_size
 
 
 # Encoders whose pooler was published untrained (MiniLM has an all-zero bias). There "the pooled output" of a report is
 # the first token's state: a random layer in its place is nothing a report used. See DEVIATIONS.md D1.
 UNTRAINED_POOLER = ("minilm-l6",)
+
+
+class EncoderSize(NamedTuple):
+    """Layers, hidden width and attention heads of a known encoder."""
+
+    layers: int
+    width: int
+    heads: int
+
+
+ENCODER_SIZES = {
+    "bert-base-uncased": EncoderSize(12, 768, 12),
+    "minilm-l6": EncoderSize(6, 384, 12),
+    "tiny-bert": EncoderSize(2, 128, 4),
+    "tiny-random": EncoderSize(2, 128, 4),
+}
 REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
 
 
@@ -212,7 +374,11 @@ class Profile:
         """The RunSpec this machine runs in place of the report's; data and encoder are names, never paths."""
         reference, checkpoint = spec.examples_per_epoch(REPORT_TRAIN), encoder or self.encoder
         tasks = tuple(
-            replace(task, examples=self.scale(reference[task.name]), pooling=_pooling(task.pooling, checkpoint))
+            replace(
+                task,
+                examples=self.scale(reference[task.name]) if task.trained else None,
+                pooling=_pooling(task.pooling, checkpoint),
+            )
             for task in spec.tasks
         )
         batch_size = min(spec.batch_size, self.max_batch or spec.batch_size)
@@ -222,12 +388,42 @@ class Profile:
             batch_size=batch_size,
             epochs=self.scale_epochs(spec.epochs),
             data=data or self.data,
-            encoder=replace(spec.encoder, checkpoint=checkpoint),
+            encoder=self._encoder(spec.encoder, checkpoint),
+            schedule=replace(spec.schedule, updates=self._updates(spec, batch_size)),
             precision=self.precision,
             dev_examples=self.dev_examples,
         )
         factor = self.rate_factor(spec, applied)
-        return replace(applied, optimizer=replace(spec.optimizer, lr=float(f"{spec.optimizer.lr * factor:.4g}")))
+        return replace(
+            applied,
+            optimizer=replace(spec.optimizer, lr=_times(spec.optimizer.lr, factor)),
+            weighting=replace(spec.weighting, lr=_times(spec.weighting.lr, factor)),
+        )
+
+    def _updates(self, spec: RunSpec, batch_size: int) -> int | None:
+        if spec.schedule.updates is None:
+            return None
+        return max(1, round(self.scale(spec.schedule.updates * spec.batch_size) / batch_size))
+
+    def _encoder(self, encoder: EncoderSpec, checkpoint: str) -> EncoderSpec:
+        """Layers and PALs in proportion to the encoder's size; an encoder of unknown size counts as BERT-base."""
+        base, here = ENCODER_SIZES["bert-base-uncased"], ENCODER_SIZES.get(checkpoint)
+        layers, pals = encoder.frozen_layers, encoder.pals
+        if here and layers:
+            layers = max(1, round(layers * here.layers / base.layers))
+        if here and pals:
+            heads = min(pals.heads, here.heads)
+            pals = replace(pals, heads=heads, size=max(1, round(pals.size * here.width / base.width / heads)) * heads)
+        pretraining = encoder.pretraining and self._pretraining(encoder.pretraining)
+        return replace(encoder, checkpoint=checkpoint, frozen_layers=layers, pals=pals, pretraining=pretraining)
+
+    def _pretraining(self, spec: PretrainingSpec) -> PretrainingSpec:
+        """Fewer texts and epochs, and the rate raised as everywhere, to keep rate times updates."""
+        corpora = tuple(replace(corpus, examples=self.scale(corpus.examples)) for corpus in spec.corpora)
+        epochs, batch_size = self.scale_epochs(spec.epochs), min(spec.batch_size, self.max_batch or spec.batch_size)
+        there = sum(c.examples for c in spec.corpora) * spec.epochs / spec.batch_size
+        factor = min(max(there / (sum(c.examples for c in corpora) * epochs / batch_size), 1.0), self.rate_limit)
+        return replace(spec, corpora=corpora, epochs=epochs, batch_size=batch_size, lr=_times(spec.lr, factor))
 
     def rate_factor(self, spec: RunSpec, applied: RunSpec) -> float:
         """clip(updates in the report / updates here, 1, rate_limit): keeps rate times updates."""
@@ -264,162 +460,15 @@ def profile_named(name: str) -> Profile:
         raise StudyError(
             "E-PROFILE",
             "profile",
-            f"unknown profile {name!r}.{_meant(name, PROFILES)}",
+            f"unknown profile {name!r}.{meant(name, PROFILES)}",
             f"Known: {', '.join(PROFILES)}.",
         )
     return PROFILES[name]
 
 
-def to_dict(value: object, omit_defaults: bool = False) -> object:
-    """Dataclasses as plain dicts and lists; optionally without fields that hold their default."""
-    if isinstance(value, tuple):
-        return [to_dict(item, omit_defaults) for item in value]
-    if not dataclasses.is_dataclass(value):
-        return value
-    fields = dataclasses.fields(value)
-    kept = [f for f in fields if not (omit_defaults and getattr(value, f.name) == f.default)]
-    return {f.name: to_dict(getattr(value, f.name), omit_defaults) for f in kept}
-
-
-def canonical_json(value: object) -> str:
-    """The one spelling of a value that is hashed: sorted keys, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-
-
-def build(cls: type, values: object, where: str):
-    """Fill a frozen dataclass from plain values, strictly; `where` names the place in messages."""
-    if not isinstance(values, dict):
-        raise StudyError("E-SPEC", where, f"expected named fields, got {values!r}.", f"Give fields of {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise StudyError(
-                "E-SPEC", f"{where}.{key}", f"unknown field.{_meant(key, hints)}", f"Known: {', '.join(hints)}."
-            )
-    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-    for name in required:
-        if name not in values:
-            raise StudyError("E-SPEC", f"{where}.{name}", "required field is missing.", "Add it.")
-    converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
-    try:
-        return cls(**converted)
-    except StudyError as error:
-        raise StudyError(error.code, f"{where}: {error.where}", error.what, error.fix) from None
-
-
-def _convert(hint: object, value: object, where: str) -> object:
-    """Check one value against its type hint; ints are accepted for floats, lists for tuples, nothing else bends."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [arg for arg in args if arg is not types.NoneType]
-        return None if value is None else _convert(inner[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise StudyError("E-SPEC", where, f"expected a list, got {value!r}.", "Write it as a list.")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else build(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        fix = "YAML reads 2e-5 as text: write 2.0e-5." if hint is float else "Correct the value."
-        raise StudyError("E-SPEC", where, f"expected {hint.__name__}, got {type(value).__name__} {value!r}.", fix)
-    return value
+def _times(rate: float | None, factor: float) -> float | None:
+    return None if rate is None else float(f"{rate * factor:.4g}")
 
 
 def _pooling(pooling: str, checkpoint: str) -> str:
     return "cls" if pooling == "pooler" and checkpoint in UNTRAINED_POOLER else pooling
-
-
-def _meant(name: str, known: typing.Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _check_choice(where: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise StudyError(
-            "E-SPEC", where, f"unknown value {value!r}.{_meant(value, known)}", f"Known: {', '.join(known)}."
-        )
-
-
-def _check_range(where: str, value: float, low: float, high: float) -> None:
-    if not (math.isfinite(value) and low <= value <= high):
-        raise StudyError("E-SPEC", where, f"{value!r} is outside {low} to {high}.", "Choose a value inside.")
-
-
-def _check_run(spec: RunSpec) -> None:
-    if not spec.tasks:
-        raise StudyError("E-SPEC", "tasks", "a run needs at least one task.", f"Known: {', '.join(TASKS)}.")
-    names = [task.name for task in spec.tasks]
-    if len(set(names)) < len(names):
-        raise StudyError("E-SPEC", "tasks", f"a task appears twice: {names}.", "Name each task once.")
-    for task in spec.tasks:
-        _check_task(task)
-    _check_choice("schedule.kind", spec.schedule.kind, SCHEDULES)
-    _check_choice("schedule.order", spec.schedule.order, ORDERS)
-    _check_choice("schedule.stop", spec.schedule.stop, STOPS)
-    _check_choice("optimizer.variant", spec.optimizer.variant, ADAMW_VARIANTS)
-    _check_choice("precision", spec.precision, PRECISIONS)
-    _check_range("optimizer.lr", spec.optimizer.lr, 0.0, 1.0)
-    _check_range("optimizer.weight_decay", spec.optimizer.weight_decay, 0.0, 1.0)
-    _check_range("optimizer.eps", spec.optimizer.eps, 1e-12, 1.0)
-    for name in ("hidden_dropout", "attention_dropout"):
-        _check_range(f"encoder.{name}", getattr(spec.encoder, name), 0.0, 0.99)
-    _check_range("batch_size", spec.batch_size, 1, 4096)
-    _check_range("epochs", spec.epochs, 0, 1000)
-    _check_range("seed", spec.seed, 0, 2**31 - 1)
-    for task in spec.tasks:
-        group = {t.name: (t.pair_method, t.pooling) for t in spec.tasks if t.shared_layer == task.shared_layer}
-        if task.shared_layer and len(set(group.values())) > 1:
-            raise StudyError(
-                "E-SPEC",
-                "shared_layer",
-                f"tasks of one group enter it with unlike widths: {group}.",
-                "Give them one pair method and pooling.",
-            )
-
-
-def _check_task(task: TaskSpec) -> None:
-    where = f"tasks.{task.name}"
-    _check_choice(where, task.name, tuple(TASKS))
-    for name, known in (
-        ("pair_method", PAIR_METHODS),
-        ("pooling", POOLINGS),
-        ("activation", ACTIVATIONS),
-        ("output", OUTPUTS),
-        ("loss", LOSSES),
-    ):
-        _check_choice(f"{where}.{name}", getattr(task, name), known)
-    _check_range(f"{where}.head_layers", task.head_layers, 1, 2)
-    _check_range(f"{where}.dropout", task.dropout, 0.0, 0.99)
-    _check_range(f"{where}.threshold", task.threshold, -1.0, 1.0)
-    if task.examples is not None:
-        _check_range(f"{where}.examples", task.examples, 1, 10**9)
-    for broken, reason in _impossible(task):
-        if broken:
-            raise StudyError("E-SPEC", where, reason, "Change one of the two fields.")
-
-
-def _impossible(task: TaskSpec) -> list[tuple[bool, str]]:
-    """Combinations that cannot mean anything, each with the reason."""
-    info = TASKS[task.name]
-    is_pair, is_cosine = len(info.text_columns) == 2, task.pair_method == "cosine"
-    regression = info.kind == "score"
-    return [
-        (
-            is_pair == (task.pair_method == "single"),
-            f"pair_method {task.pair_method!r} does not fit a task of {len(info.text_columns)} sentence(s).",
-        ),
-        (is_cosine and (task.head_layers > 1 or task.shared_layer is not None), "a cosine has no head layers."),
-        (task.shared_layer is not None and task.head_layers < 2, "a shared first layer needs head_layers 2."),
-        (regression != (task.loss == "mse"), f"loss {task.loss!r} does not fit labels of kind {info.kind!r}."),
-        (task.loss == "cosine_embedding" and not is_cosine, "the cosine embedding loss needs pair_method cosine."),
-        (task.loss == "bce" and info.num_classes != 2, "bce needs two classes."),
-        (task.loss == "cross_entropy" and is_pair, "pair tasks have one logit: use bce."),
-        (is_cosine and task.loss == "bce", "a cosine is not a logit: use cosine_embedding."),
-        (
-            task.output != "raw" and not (is_cosine and regression),
-            "times_five scales a cosine to the 0..5 range of STS.",
-        ),
-    ]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from common.methods.sampling import SCHEDULES
-from common.spec import SCHEDULES as KINDS
+from common.rules import CHOICES
 from common.spec import ScheduleSpec
 
 BATCHES = {"sst": 3, "para": 7, "sts": 2}
