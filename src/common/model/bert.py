@@ -8,6 +8,7 @@ Reference for the tests: `transformers.BertModel`. Not here: reading files (weig
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -104,7 +105,10 @@ class BertResidualOutput(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """Attention, then a feed-forward block with GELU, each with residual and LayerNorm after it."""
+    """Attention, then a feed-forward block with GELU, each with residual and LayerNorm after it.
+
+    What `added` holds joins the second sum: LN(h_att + FFN(h_att) + added) (Stickland & Murray 2019, section 3.3).
+    """
 
     def __init__(self, config: BertConfig):
         super().__init__()
@@ -113,11 +117,11 @@ class BertLayer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = BertResidualOutput(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, mask_bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, hidden: Tensor, mask_bias: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context, attention = self.attention["self"](hidden, mask_bias)
         attended = self.attention["output"](context, hidden)  # (B, T, H)
         expanded = nn.functional.gelu(self.intermediate["dense"](attended))  # (B, T, 4H)
-        return self.output(expanded, attended), attention
+        return self.output(expanded, attended if added is None else attended + added), attention
 
 
 class BertModel(nn.Module):
@@ -155,12 +159,23 @@ class BertModel(nn.Module):
             else:
                 nn.init.normal_(parameter, std=std, generator=generator)
 
+    def freeze_first(self, layers: int) -> None:
+        """Stop training the embeddings and the first `layers` layers; StudyError when there are fewer."""
+        stack = self.encoder["layer"]
+        if layers > len(stack):
+            what, fix = f"the encoder has {len(stack)} layers, not {layers}.", f"Freeze at most {len(stack)}."
+            raise StudyError("E-ENCODER", "encoder.frozen_layers", what, fix)
+        nn.ModuleList([self.embeddings, *stack[:layers]]).requires_grad_(False)
+
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
         token_type_ids: Tensor | None = None,
         output_attentions: bool = False,
+        *,
+        noise: Tensor | None = None,
+        pals: Callable[[int, Tensor, Tensor], Tensor] | None = None,
     ) -> BertOutput:
         """Encode a padded batch.
 
@@ -169,6 +184,9 @@ class BertModel(nn.Module):
             attention_mask: (B, T), 1 or True where the token is real.
             token_type_ids: (B, T) int segment ids, all zero when None.
             output_attentions: also return every layer's attention, before dropout.
+            noise: (B, T, H), added to the finished embeddings (after LayerNorm and dropout).
+            pals: what each layer adds to its last sum, (B, T, H), given its index, its input (B, T, H) and the mask
+                as a bias (B, 1, 1, T): 0 where the token is real, -1e9 elsewhere. See pals.py.
 
         Raises:
             ValueError: the mask has another shape, or T exceeds the position embeddings.
@@ -181,10 +199,12 @@ class BertModel(nn.Module):
             limit = self.config.max_position_embeddings
             raise ValueError(f"`input_ids` has {input_ids.shape[1]} tokens, the encoder {limit} positions")
         hidden = self.embeddings(input_ids, token_type_ids)  # (B, T, H)
+        hidden = hidden if noise is None else hidden + noise
         mask_bias = torch.zeros(attention_mask.shape, device=hidden.device).masked_fill(~attention_mask.bool(), -1e9)
-        attentions = []
-        for layer in self.encoder["layer"]:
-            hidden, attention = layer(hidden, mask_bias[:, None, None, :])
+        mask_bias, attentions = mask_bias[:, None, None, :], []  # (B, 1, 1, T)
+        for index, layer in enumerate(self.encoder["layer"]):
+            added = None if pals is None else pals(index, hidden, mask_bias)
+            hidden, attention = layer(hidden, mask_bias, added)
             if output_attentions:
                 attentions.append(attention)
         pooled = torch.tanh(self.pooler["dense"](hidden[:, 0]))  # (B, H)
