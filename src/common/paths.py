@@ -54,6 +54,11 @@ class Places:
         return self.build / "locks"
 
     @property
+    def encoders(self) -> Path:
+        """Checkpoints that were pretrained further, by content."""
+        return self.build / "encoders"
+
+    @property
     def logs(self) -> Path:
         return self.build / "logs"
 

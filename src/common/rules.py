@@ -205,6 +205,10 @@ def _impossible_schedule(spec: RunSpec) -> list[tuple[bool, str]]:
             spec.encoder.trained_by is not None and grouped,
             f"trained_by says whose updates train BERT: {schedule.kind} has all tasks in one update.",
         ),
+        (
+            spec.optimizer.rate.kind == "plateau" and spec.optimizer.rate.warmup > 0,
+            "a plateau schedule has no warm-up: one would undo the other's rate.",
+        ),
         (spec.weighting.lr is not None and spec.weighting.kind == "fixed", "fixed weights have no learning rate."),
         (
             spec.weighting.regression_half and spec.weighting.kind != "uncertainty",

@@ -164,7 +164,7 @@ class RateSpec:
     """How the learning rate moves (training/optim.py). Lengths are shares of training, so that profiles keep them.
 
     constant; linear: to 0 after the last update; step: times `factor` after every `step` of training; plateau: times
-    `factor` after `patience` of training without a better dev score. warmup: the share that rises from 0, in any kind.
+    `factor` after `patience` of training without a better dev score. warmup: the share that first rises from 0.
     """
 
     kind: str = "constant"
@@ -294,14 +294,13 @@ class RunSpec:
         return replace(self, tasks=tuple(replace(task, **changes.get(task.name, {})) for task in self.tasks))
 
     def examples_per_epoch(self, available: dict[str, int]) -> dict[str, int]:
-        """Examples an epoch may draw of each trained task: its cap, or the whole set of that size."""
-        return {t.name: t.examples if t.examples is not None else available[t.name] for t in self.trained_tasks}
+        """Examples an epoch may draw of each trained task: its cap, at most the whole set of that size."""
+        sizes = {t.name: available[t.name] for t in self.trained_tasks}
+        return {t.name: min(t.examples or sizes[t.name], sizes[t.name]) for t in self.trained_tasks}
 
     def batches_per_epoch(self, available: dict[str, int]) -> dict[str, int]:
         """Batches of each trained task in one pass over what an epoch may draw of it."""
-        return {
-            name: math.ceil(size / self.batch_size) for name, size in self.examples_per_epoch(available).items()
-        }
+        return {name: math.ceil(size / self.batch_size) for name, size in self.examples_per_epoch(available).items()}
 
     def total_updates(self, available: dict[str, int]) -> int:
         """Optimiser updates of the whole run on sets of these sizes."""

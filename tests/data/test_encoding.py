@@ -5,10 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import BertWordPieceTokenizer
 from transformers import BertTokenizerFast
 
-from common.data.encoding import encode, epoch_batches, load_tokenizer, sorted_batches
+from common.data.encoding import Layout, encode, epoch_batches, load_tokenizer, sorted_batches
 from common.data.split import Split
 from common.errors import StudyError
 
@@ -50,7 +51,7 @@ def reference(folder, first, second):
 @pytest.mark.parametrize("second", [None, SECOND])
 def test_batches_equal_transformers(folder, second):
     columns = (FIRST,) if second is None else (FIRST, second)
-    encoded = encode(split(*columns), load_tokenizer(folder, 64), as_pair=second is not None)
+    encoded = encode(split(*columns), load_tokenizer(folder, 64), Layout(second is not None))
     batch, expected = encoded.batch(np.arange(4)), reference(folder, FIRST, second)
     ids, mask, types = batch.inputs[0]
     assert ids.tolist() == expected["input_ids"].tolist()
@@ -60,7 +61,7 @@ def test_batches_equal_transformers(folder, second):
 
 
 def test_separate_encoding_has_two_parts_without_segments(folder):
-    encoded = encode(split(FIRST, SECOND), load_tokenizer(folder, 64), as_pair=False)
+    encoded = encode(split(FIRST, SECOND), load_tokenizer(folder, 64), Layout(False))
     first, second = encoded.batch(np.array([2, 1])).inputs
     assert first[0].tolist() == reference(folder, [FIRST[2], FIRST[1]], None)["input_ids"].tolist()
     assert second[0].tolist() == reference(folder, [SECOND[2], SECOND[1]], None)["input_ids"].tolist()
@@ -73,22 +74,53 @@ def _alone(folder):
     return [(tokenizer.encode(a).ids, tokenizer.encode(b).ids) for a, b in zip(FIRST, SECOND, strict=True)]
 
 
+def test_without_segments_only_the_segment_ids_differ(folder):
+    tokenizer = load_tokenizer(folder, 64)
+    plain, flat = (encode(split(FIRST, SECOND), tokenizer, Layout(True, segments=s)) for s in (True, False))
+    (ids, mask, types), (flat_ids, flat_mask, flat_types) = (e.batch(np.arange(4)).inputs[0] for e in (plain, flat))
+    assert torch.equal(ids, flat_ids) and torch.equal(mask, flat_mask)
+    assert types.sum() > 0 and flat_types.sum() == 0
+
+
+def test_without_separator_only_the_inner_one_is_missing(folder):
+    """Against the two sentences tokenised apart: [CLS] a b [SEP], segments as asked, nothing padded inside."""
+    tokenizer = load_tokenizer(folder, 64)
+    encoded = encode(split(FIRST, SECOND), tokenizer, Layout(True, separator=False))
+    for row, (a, b) in enumerate(_alone(folder)):
+        ids, mask, types = (t[0] for t in encoded.batch(np.array([row])).inputs[0])
+        real = int(mask.sum())
+        assert ids[:real].tolist() == a[:-1] + b[1:]  # a without its [SEP], b without its [CLS]
+        assert types[:real].tolist() == [0] * (len(a) - 1) + [1] * (len(b) - 1)
+    no_segments = encode(split(FIRST, SECOND), tokenizer, Layout(True, segments=False, separator=False))
+    assert no_segments.batch(np.arange(4)).inputs[0][2].sum() == 0
+
+
+@pytest.mark.parametrize("separator", [True, False])
+def test_a_pair_has_one_cls_at_its_start_and_no_padding_inside(folder, separator):
+    """The pitfall of joining two padded batches: [PAD] and a second [CLS] in the middle."""
+    encoded = encode(split(FIRST, SECOND), load_tokenizer(folder, 64), Layout(True, separator=separator))
+    ids, mask, _ = encoded.batch(np.arange(4)).inputs[0]
+    assert ((ids == VOCABULARY.index("[CLS]")).sum(1) == 1).all() and (ids[:, 0] == VOCABULARY.index("[CLS]")).all()
+    assert ((ids == VOCABULARY.index("[SEP]")).sum(1) == (2 if separator else 1)).all()
+    assert torch.equal(mask.bool(), ids != VOCABULARY.index("[PAD]"))
+
+
 def test_tokenizer_json_wins_and_its_padding_is_switched_off(folder):
     tokenizer = BertWordPieceTokenizer(str(folder / "vocab.txt"), lowercase=True)
     tokenizer.enable_padding(length=32)
     tokenizer.enable_truncation(4)
     tokenizer.save(str(folder / "tokenizer.json"))
-    encoded = encode(split(FIRST), load_tokenizer(folder, 64), as_pair=False)
+    encoded = encode(split(FIRST), load_tokenizer(folder, 64), Layout(False))
     assert encoded.lengths.tolist() == [4, 6, 3, 10] and encoded.truncated == 0
 
 
 def test_long_texts_are_cut_and_counted(folder):
-    encoded = encode(split(FIRST, SECOND), load_tokenizer(folder, 8), as_pair=True)
+    encoded = encode(split(FIRST, SECOND), load_tokenizer(folder, 8), Layout(True))
     assert encoded.lengths.tolist() == [6, 8, 7, 8] and encoded.truncated == 2
 
 
 def test_control_tokens_in_a_text_stay_text(folder):
-    encoded = encode(split(("a [SEP] b",)), load_tokenizer(folder, 64), as_pair=False)
+    encoded = encode(split(("a [SEP] b",)), load_tokenizer(folder, 64), Layout(False))
     ids = encoded.batch(np.array([0])).inputs[0][0][0].tolist()
     assert ids.count(VOCABULARY.index("[SEP]")) == 1 and VOCABULARY.index("[") in ids
 

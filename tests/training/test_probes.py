@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BertModel as Reference
 
-from common.data.encoding import encode, load_tokenizer
+from common.data.encoding import Layout, encode, load_tokenizer
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.spec import RunSpec, TaskSpec
@@ -44,7 +44,7 @@ def _masses_by_hand(encoded, folder):
 
 def test_attention_masses_equal_plain_loops(materials):
     tokenizer = load_tokenizer(materials.encoder_folder, 48)
-    encoded = encode(materials.corpus["sts"]["dev"], tokenizer, as_pair=True)
+    encoded = encode(materials.corpus["sts"]["dev"], tokenizer, Layout(True))
     model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), SPEC, torch.Generator().manual_seed(0))
     found, expected = attention_mass(model, encoded), _masses_by_hand(encoded, materials.encoder_folder)
     assert set(found) == set(expected)

@@ -11,14 +11,16 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from tokenizers import BertWordPieceTokenizer, Tokenizer
+from tokenizers import BertWordPieceTokenizer, Encoding, Tokenizer
 from torch import Tensor
 
 from common.data.split import Split
 from common.errors import StudyError
+from common.spec import TaskSpec
 
 # Batches per pool within which an epoch sorts by length: enough to save padding, few enough to keep batches varied.
 POOL_BATCHES = 16
@@ -118,22 +120,48 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def encode(split: Split, tokenizer: Tokenizer, as_pair: bool) -> Encoded:
-    """Tokenise a split: both sentences in one input with segment ids (as_pair), or every sentence on its own."""
-    columns = [list(zip(*split.texts, strict=True))] if as_pair else [list(column) for column in split.texts]
+class Layout(NamedTuple):
+    """How sentences become inputs: both in one (as_pair), then with or without segment ids and the inner [SEP]."""
+
+    as_pair: bool
+    segments: bool = True
+    separator: bool = True
+
+    @staticmethod
+    def of(task: TaskSpec) -> Layout:
+        """The layout that a task's pair method asks for."""
+        return Layout(task.pair_method == "pair", task.segments, task.separator)
+
+
+def encode(split: Split, tokenizer: Tokenizer, layout: Layout) -> Encoded:
+    """Tokenise a split: both sentences in one input, or every sentence on its own.
+
+    A pair is tokenised as a pair: joining two tokenised sentences would leave a second [CLS] in the middle. Without
+    the separator only the inner [SEP] is missing; the closing one stays.
+    """
+    columns = [list(zip(*split.texts, strict=True))] if layout.as_pair else [list(column) for column in split.texts]
     cut = 0
     parts = []
     for texts in columns:
         lengths, ids, first = [], [], []
         for start in range(0, len(texts), ENCODE_CHUNK):
             encodings = tokenizer.encode_batch(texts[start : start + ENCODE_CHUNK])
-            lengths += [len(e.ids) for e in encodings]
-            first += [e.type_ids.count(0) for e in encodings]
-            ids.append(np.concatenate([np.array(e.ids, dtype=np.int64) for e in encodings]))
+            rows = [_ids(e, layout) for e in encodings]
+            lengths += [len(row) for row in rows]
+            first += [e.type_ids.count(0) - (not layout.separator) for e in encodings]
+            ids.append(np.concatenate([np.array(row, dtype=np.int64) for row in rows]))
             cut += sum(bool(e.overflowing) for e in encodings)
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        parts.append(Ragged(np.concatenate(ids), offsets, np.array(first, dtype=np.int64)))
+        starts = np.array(first, dtype=np.int64) if layout.segments else np.diff(offsets)
+        parts.append(Ragged(np.concatenate(ids), offsets, starts))
     return Encoded(tuple(parts), split.labels, cut)
+
+
+def _ids(encoding: Encoding, layout: Layout) -> list[int]:
+    if layout.separator:
+        return encoding.ids
+    inner = encoding.type_ids.count(0) - 1  # the last token of segment 0 is the [SEP] between the sentences
+    return encoding.ids[:inner] + encoding.ids[inner + 1 :]
 
 
 def stateless_generator(*key: object) -> torch.Generator:

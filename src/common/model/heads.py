@@ -7,14 +7,16 @@ encoder's precision: cosines near 1 need it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from common.data.encoding import Batch
+from common.data.encoding import Batch, Part
 from common.data.tasks import TASKS
 from common.model.bert import BertModel, BertOutput
+from common.model.pals import ProjectedAttentionLayers
 from common.spec import RunSpec, TaskSpec
 
 COSINE_EPS = 1e-8
@@ -37,44 +39,120 @@ def mean_pool(output: BertOutput, mask: Tensor) -> Tensor:
 
 
 POOLINGS: dict[str, Callable[[BertOutput, Tensor], Tensor]] = {"pooler": pooler, "cls": first_token, "mean": mean_pool}
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU}
 
 
-class LinearHead(nn.Module):
-    """Dropout, then one linear layer on the joined sentence vectors (starter; swissBERT section 4.1)."""
+def joined(*vectors: Tensor) -> Tensor:
+    """The sentence vectors side by side, (B, n H); one alone is itself."""
+    return torch.cat(vectors, dim=-1)
 
-    def __init__(self, in_size: int, out_size: int, dropout: float):
+
+def with_difference(first: Tensor, second: Tensor) -> Tensor:
+    """Both vectors and the size of their difference, (B, 3 H) (Reimers & Gurevych 2019, section 3, classification)."""
+    return torch.cat([first, second, (first - second).abs()], dim=-1)
+
+
+FEATURES: dict[str, Callable[..., Tensor]] = {"concat": joined, "sbert": with_difference}
+# What becomes of a cosine (B, 1): Gu's section 4 for 5 ReLU(cos); BERT++'s section 4.3.5 for the ReLU and the sigmoid.
+OUTPUTS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "raw": lambda cosine, scale: cosine,
+    "relu": lambda cosine, scale: cosine.relu(),
+    "times_five": lambda cosine, scale: 5 * cosine,
+    "relu_times_five": lambda cosine, scale: 5 * cosine.relu(),
+    "sigmoid_times_five": lambda cosine, scale: 5 * torch.sigmoid(scale * cosine),
+}
+
+
+class Head(nn.Module):
+    """From pooled sentence vectors (B, H) to an output (B, C)."""
+
+    def training_scores(self, *vectors: Tensor) -> Tensor:
+        """What the task's loss compares with the labels: the output itself, unless a head says otherwise."""
+        return self(*vectors)
+
+
+class LinearHead(Head):
+    """Dropout, then one linear layer on the features (starter; swissBERT section 4.1)."""
+
+    def __init__(self, in_size: int, out_size: int, dropout: float, features: Callable[..., Tensor] = joined):
         super().__init__()
-        self.dropout, self.out = nn.Dropout(dropout), nn.Linear(in_size, out_size)
+        self.features, self.dropout, self.out = features, nn.Dropout(dropout), nn.Linear(in_size, out_size)
 
     def forward(self, *vectors: Tensor) -> Tensor:
-        return self.out(self.dropout(torch.cat(vectors, dim=-1)))
+        return self.out(self.dropout(self.features(*vectors)))
 
 
-class TwoLayerHead(nn.Module):
-    """Dropout, linear, activation, linear; `first` may be shared with another task (swissBERT, Weight Sharing)."""
+class TwoLayerHead(Head):
+    """Dropout, linear, activation, (dropout,) linear; `first` may be shared with another task.
 
-    def __init__(self, first: nn.Linear, out_size: int, dropout: float, activation: str):
+    Sources: swissBERT, Weight Sharing; Gu section 4 with GELU; BERT++'s "fusion" layer, on projected vectors.
+    """
+
+    def __init__(self, first: nn.Linear, out_size: int, task: TaskSpec, dropout: float):
         super().__init__()
-        self.dropout, self.first = nn.Dropout(dropout), first
-        self.activation, self.out = ACTIVATIONS[activation](), nn.Linear(first.out_features, out_size)
+        self.features, self.dropout, self.first = FEATURES[task.features], nn.Dropout(dropout), first
+        self.activation = ACTIVATIONS[task.activation]()
+        self.inner_dropout = nn.Dropout(task.dropout if task.inner_dropout else 0.0)
+        self.out = nn.Linear(first.out_features, out_size)
 
     def forward(self, *vectors: Tensor) -> Tensor:
-        return self.out(self.activation(self.first(self.dropout(torch.cat(vectors, dim=-1)))))
+        inner = self.activation(self.first(self.dropout(self.features(*vectors))))
+        return self.out(self.inner_dropout(inner))
 
 
-class CosineHead(nn.Module):
-    """The cosine of two sentence vectors, (B, 1), times `factor`; no parameters (Reimers & Gurevych 2019)."""
+class CosineHead(Head):
+    """The cosine of two sentence vectors, (B, 1), through `output`; no parameters (Reimers & Gurevych 2019)."""
 
-    def __init__(self, factor: float):
+    def __init__(self, output: str, scale: float):
         super().__init__()
-        self.factor = factor
+        self.output, self.scale = OUTPUTS[output], scale
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.factor * torch.cosine_similarity(first, second, dim=-1, eps=COSINE_EPS).unsqueeze(-1)
+        cosine = torch.cosine_similarity(first, second, dim=-1, eps=COSINE_EPS).unsqueeze(-1)
+        return self.output(cosine, self.scale)
 
 
-OUTPUT_FACTORS = {"raw": 1.0, "times_five": 5.0}
+class RankingHead(CosineHead):
+    """Predicts the cosine; is trained on the cosines of all pairs of a batch (Henderson et al. 2017, section 4)."""
+
+    def training_scores(self, first: Tensor, second: Tensor) -> Tensor:
+        """(B, B): scale times the cosine of first sentence i with second sentence j."""
+        first, second = (nn.functional.normalize(v, dim=-1, eps=COSINE_EPS) for v in (first, second))
+        return self.scale * first @ second.T
+
+
+class ProjectedHead(Head):
+    """Each sentence vector through dropout, one dense layer of the task and an activation, then a head.
+
+    Source: BERT++ section 4.3.5 and section 5, "further learning the embeddings"; both sentences pass one layer.
+    """
+
+    def __init__(self, size: int, task: TaskSpec, head: Head):
+        super().__init__()
+        dense = nn.Sequential(nn.Dropout(task.dropout), nn.Linear(size, size), ACTIVATIONS[task.activation]())
+        self.projection, self.head = dense, head
+
+    def forward(self, *vectors: Tensor) -> Tensor:
+        return self.head(*(self.projection(vector) for vector in vectors))
+
+    def training_scores(self, *vectors: Tensor) -> Tensor:
+        return self.head.training_scores(*(self.projection(vector) for vector in vectors))
+
+
+class SharedTransformer(nn.Module):
+    """One transformer layer over the sentence vectors of an example, shared by its tasks (SlapBERT section 4.4).
+
+    The report gives the width alone: 8 heads, a feed-forward block of 2048 in 768 and ReLU are torch's defaults and
+    examples. There are no positions, so the layer itself does not know which sentence came first.
+    """
+
+    def __init__(self, size: int, heads: int = 8):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(size, heads, size * 2048 // 768, batch_first=True)
+
+    def forward(self, vectors: list[Tensor]) -> list[Tensor]:
+        """n vectors (B, H) -> n vectors (B, H), each having attended to all n."""
+        return list(self.layer(torch.stack(vectors, dim=1)).unbind(dim=1))
 
 
 class MultitaskModel(nn.Module):
@@ -82,27 +160,62 @@ class MultitaskModel(nn.Module):
 
     def __init__(self, encoder: BertModel, spec: RunSpec, generator: torch.Generator):
         super().__init__()
+        size = encoder.config.hidden_size
         self.encoder = encoder
         self.tasks = {task.name: task for task in spec.tasks}
-        self.heads = build_heads(spec, encoder.config.hidden_size, generator)
+        self.heads = build_heads(spec, size, generator)
+        self.shared = None
+        if any(task.shared_transformer for task in spec.tasks):
+            self.shared = SharedTransformer(size)
+            _reset(self.shared, generator)
+        pals = spec.encoder.pals
+        self.pals = nn.ModuleDict(
+            {t.name: ProjectedAttentionLayers(encoder.config, pals, generator) for t in spec.tasks} if pals else {}
+        )
         self.is_frozen = spec.encoder.frozen
         self.use_bf16 = spec.precision == "bf16"
-        if self.is_frozen:
-            encoder.requires_grad_(False)
+        encoder.requires_grad_(not self.is_frozen)
+        encoder.freeze_first(spec.encoder.frozen_layers)
+        self.trained_by = spec.encoder.trained_by
+        self.encoder_trained = [p for p in encoder.parameters() if p.requires_grad]
 
     @property
     def device(self) -> torch.device:
         """Where the weights are, and batches must be."""
         return self.encoder.pooler["dense"].weight.device
 
-    def forward(self, task: str, batch: Batch) -> Tensor:
-        return self.heads[task](*self.sentence_vectors(task, batch))
+    def forward(self, task: str, batch: Batch, noise: Sequence[Tensor] | None = None) -> Tensor:
+        """The head's output; noise, one (B, T, H) per part, is added to the embeddings."""
+        return self.heads[task](*self.sentence_vectors(task, batch, noise))
 
-    def sentence_vectors(self, task: str, batch: Batch) -> list[Tensor]:
-        """The pooled vector of each part of the batch, each (B, H) float32."""
+    def training_scores(self, task: str, batch: Batch) -> Tensor:
+        """What the task's loss takes: the output (B, C), or for a ranking loss the scores of all pairs (B, B)."""
+        return self.heads[task].training_scores(*self.sentence_vectors(task, batch))
+
+    def sentence_vectors(self, task: str, batch: Batch, noise: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """The vector of each part of the batch that the head sees, each (B, H) float32."""
         pool = POOLINGS[self.tasks[task].pooling]
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.use_bf16):
-            return [pool(self.encoder(*part), part[1]).float() for part in batch.inputs]
+            noises = noise or [None] * len(batch.inputs)
+            outputs = [self.encode(task, part, noise=n) for part, n in zip(batch.inputs, noises, strict=True)]
+            vectors = [pool(out, part[1]).float() for out, part in zip(outputs, batch.inputs, strict=True)]
+        return self.shared(vectors) if self.tasks[task].shared_transformer else vectors
+
+    def encode(self, task: str, part: Part, **options: object) -> BertOutput:
+        """One part through the encoder with the task's own PALs, if it has any."""
+        return self.encoder(*part, pals=self.pals[task] if self.pals else None, **options)
+
+    def shared_parameters(self) -> list[nn.Parameter]:
+        """Trained parameters that more than one task uses: BERT, the shared layer, a head layer of a group."""
+        uses = Counter(p for head in self.heads.values() for p in set(head.parameters()))
+        shared = [p for p, count in uses.items() if count > 1]
+        return self.encoder_trained + (list(self.shared.parameters()) if self.shared else []) + shared
+
+    def prepare_update(self, task: str) -> None:
+        """Before a backward pass: BERT's own weights take part only in the updates of the tasks that train it."""
+        if self.trained_by is not None:
+            for parameter in self.encoder_trained:
+                parameter.requires_grad_(task in self.trained_by)
 
     def train(self, mode: bool = True) -> MultitaskModel:
         """Training mode; a frozen encoder stays in evaluation mode, as features without dropout noise."""
@@ -116,27 +229,32 @@ def build_heads(spec: RunSpec, hidden_size: int, generator: torch.Generator) -> 
     """The heads of a run, initialised from the generator; tasks of one group get the same first layer."""
     shared: dict[str, nn.Linear] = {}
     heads = nn.ModuleDict({task.name: _build_head(task, hidden_size, shared) for task in spec.tasks})
-    for layer in heads.modules():
-        if isinstance(layer, nn.Linear):
-            _reset_linear(layer, generator)
+    _reset(heads, generator)
     return heads
 
 
-def _build_head(task: TaskSpec, hidden_size: int, shared: dict[str, nn.Linear]) -> nn.Module:
-    if task.pair_method == "cosine":
-        return CosineHead(OUTPUT_FACTORS[task.output])
-    in_size = hidden_size * (2 if task.pair_method == "separate" else 1)
+def _build_head(task: TaskSpec, hidden_size: int, shared: dict[str, nn.Linear]) -> Head:
+    dropout = 0.0 if task.projection else task.dropout  # a projected vector has had its dropout
+    in_size = hidden_size * {"concat": 2, "sbert": 3}[task.features] if task.pair_method == "separate" else hidden_size
     out_size = TASKS[task.name].num_classes if task.loss == "cross_entropy" else 1
-    if task.head_layers == 1:
-        return LinearHead(in_size, out_size, task.dropout)
-    first = nn.Linear(in_size, hidden_size)
-    if task.shared_layer is not None:
-        first = shared.setdefault(task.shared_layer, first)
-    return TwoLayerHead(first, out_size, task.dropout, task.activation)
+    if task.pair_method == "cosine":
+        head = (RankingHead if task.loss == "mnrl" else CosineHead)(task.output, task.scale)
+    elif task.head_layers == 1:
+        head = LinearHead(in_size, out_size, dropout, FEATURES[task.features])
+    else:
+        first = nn.Linear(in_size, hidden_size)
+        if task.shared_layer is not None:
+            first = shared.setdefault(task.shared_layer, first)
+        head = TwoLayerHead(first, out_size, task, dropout)
+    return ProjectedHead(hidden_size, task, head) if task.projection else head
 
 
-def _reset_linear(layer: nn.Linear, generator: torch.Generator) -> None:
-    """Uniform in +-1/sqrt(in), torch's own default, but from our generator."""
-    bound = 1 / math.sqrt(layer.in_features)
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+def _reset(module: nn.Module, generator: torch.Generator) -> None:
+    """torch's own starts, but from our generator: linear layers uniform in +-1/sqrt(in), attention Xavier uniform."""
+    for layer in module.modules():
+        if isinstance(layer, nn.MultiheadAttention):
+            nn.init.xavier_uniform_(layer.in_proj_weight, generator=generator)
+        elif isinstance(layer, nn.Linear):
+            bound = 1 / math.sqrt(layer.in_features)
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)

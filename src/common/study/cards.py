@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import TqdmWarning
 
-from common.data.encoding import encode, input_limit, load_tokenizer, stateless_generator
+from common.data.encoding import Layout, encode, input_limit, load_tokenizer, stateless_generator
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.data.tasks import TASKS
@@ -78,7 +78,7 @@ def _label_counts(task: str, labels: np.ndarray) -> dict[str, int]:
 
 
 def _lengths(split: Split, tokenizer) -> tuple[dict, int]:
-    encoded = encode(split, tokenizer, as_pair=len(split.texts) == 2)
+    encoded = encode(split, tokenizer, Layout(len(split.texts) == 2))
     lengths = encoded.lengths
     # Whole numbers of tokens as edges: finer bins would stand empty between them.
     edges = np.unique(np.linspace(lengths.min(), lengths.max() + 1, LENGTH_BINS + 1).round().astype(int))

@@ -85,7 +85,7 @@ def _train(request: dict, log: Path, send: Send) -> dict:
 def _run(request: dict, store: RunStore, send: Send) -> None:
     profile = profile_named(request["profile"])
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
-    materials = _materials(request["data"], request["encoder"])
+    materials = _materials(request["data"], request["encoder"], places(profile.name).encoders)
     outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
     share = profile.share(written, spec)
     described = {
@@ -100,8 +100,8 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
 
 
 @functools.cache
-def _materials(data: str, encoder: str) -> loop.Materials:
-    return loop.Materials(sources.load(data), resolve_encoder(encoder), examples())
+def _materials(data: str, encoder: str, cache: Path) -> loop.Materials:
+    return loop.Materials(sources.load(data), resolve_encoder(encoder), examples(), data, cache)
 
 
 def _throttled(send: Send) -> loop.Progress:

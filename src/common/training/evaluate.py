@@ -13,9 +13,9 @@ import torch
 from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
-from common.data.encoding import Encoded, sorted_batches
+from common.data.encoding import Encoded, sorted_batches, stateless_generator
 from common.data.tasks import TASKS
-from common.model.heads import MultitaskModel
+from common.model.heads import MultitaskModel, build_heads
 from common.spec import RunSpec, TaskSpec
 
 # Padded tokens a batch; more is no faster on a CPU and costs memory.
@@ -24,6 +24,7 @@ METRIC_NAMES = {"sst": "sst_acc", "para": "para_acc", "sts": "sts_corr", "cfimdb
 # Tasks whose mean is the `overall` of the reports.
 OVERALL_TASKS = ("sst", "para", "sts")
 COSINE_THRESHOLDS = np.linspace(-1.0, 1.0, 201)
+UNTRAINED_DRAWS = 20
 
 
 @torch.inference_mode()
@@ -50,9 +51,12 @@ def predict(task: TaskSpec, outputs: np.ndarray) -> np.ndarray:
 
 
 def positive_score(task: TaskSpec, outputs: np.ndarray) -> np.ndarray:
-    """(N,) what a threshold is compared with: sigmoid of the logit in [0, 1], or the cosine in [-1, 1]."""
+    """(N,) what a threshold is compared with: sigmoid of a logit in [0, 1], or the cosine in [-1, 1].
+
+    BERT++'s Model E takes a cosine as the logit: above 0 is above one half.
+    """
     raw = outputs[:, 0].astype(np.float64)
-    return raw if task.pair_method == "cosine" else 1 / (1 + np.exp(-raw))
+    return 1 / (1 + np.exp(-raw)) if task.loss == "bce" else raw
 
 
 def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> tuple[dict, dict]:
@@ -60,7 +64,7 @@ def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.
 
     Args:
         spec: says how each task predicts.
-        outputs: task -> (N, C).
+        outputs: task -> (N, C), for all tasks of the run or some.
         labels: task -> (N,).
 
     Returns:
@@ -68,11 +72,11 @@ def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.
         `overall_normalised` SlapBERT's (sst + para + (r + 1) / 2) / 3.
     """
     values, reasons = {}, {}
-    for task in spec.tasks:
+    for task in (task for task in spec.tasks if task.name in outputs):
         name = METRIC_NAMES[task.name]
         values[name], reasons[name] = _task_metric(task, outputs[task.name], labels[task.name])
         if task.name == "para" and task.pair_method == "cosine":
-            values |= _best_threshold(positive_score(task, outputs["para"]), labels["para"])
+            values |= _best_threshold(outputs["para"][:, 0], labels["para"])
     parts = {name: values.get(METRIC_NAMES[name]) for name in OVERALL_TASKS}
     missing = [name for name, value in parts.items() if value is None]
     for name, shift in (("overall", 0.0), ("overall_normalised", 1.0)):
@@ -85,9 +89,32 @@ def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.
 
 
 def selection_score(spec: RunSpec, values: dict) -> float | None:
-    """What picks the best epoch: the raw mean of the metrics of the run's tasks; None when one is undefined."""
-    parts = [values[METRIC_NAMES[task.name]] for task in spec.tasks]
+    """What picks the best epoch: the raw mean of the metrics of the trained tasks; None when one is undefined."""
+    parts = [values[METRIC_NAMES[task.name]] for task in spec.trained_tasks]
     return None if any(part is None for part in parts) else sum(parts) / len(parts)
+
+
+@torch.inference_mode()
+def untrained_heads(model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded]) -> dict[str, list[float | None]]:
+    """Metric name -> its values over UNTRAINED_DRAWS random heads on the run's encoder, for each untrained head.
+
+    One random head says nothing about an encoder: BERT++ and the SMART report compare single draws. A head without
+    parameters has one value, which is among the run's metrics.
+    """
+    found: dict[str, list[float | None]] = {}
+    model.eval()
+    for task in (t for t in spec.tasks if not t.trained and list(model.heads[t.name].parameters())):
+        draws = [build_heads(spec, model.encoder.config.hidden_size, _draw(spec, i)) for i in range(UNTRAINED_DRAWS)]
+        heads = [heads[task.name].to(model.device).eval() for heads in draws]
+        order, outputs = [], []
+        for rows in sorted_batches(dev[task.name].lengths, EVALUATION_TOKENS):
+            vectors = model.sentence_vectors(task.name, dev[task.name].batch(rows, model.device))
+            order.append(rows)
+            outputs.append(torch.stack([head(*vectors) for head in heads]).cpu().numpy())  # (draws, B, C)
+        labels = dev[task.name].labels[np.concatenate(order)]
+        scores = [_task_metric(task, output, labels)[0] for output in np.concatenate(outputs, axis=1)]
+        found[METRIC_NAMES[task.name]] = scores
+    return found
 
 
 def threshold_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -96,6 +123,10 @@ def threshold_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     positives = len(ranked[0]) - np.searchsorted(ranked[0], COSINE_THRESHOLDS, side="right")
     negatives = np.searchsorted(ranked[1], COSINE_THRESHOLDS, side="right")
     return np.stack([COSINE_THRESHOLDS, (positives + negatives) / len(labels)])
+
+
+def _draw(spec: RunSpec, number: int) -> torch.Generator:
+    return stateless_generator(spec.seed, "untrained heads", number)
 
 
 def _best_threshold(scores: np.ndarray, labels: np.ndarray) -> dict:

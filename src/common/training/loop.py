@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import itertools
 import math
 import platform
 import sys
@@ -22,32 +23,49 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from common.data.encoding import Batch, Encoded, encode, epoch_batches, input_limit, load_tokenizer, stateless_generator
+from common.data.encoding import (
+    Encoded,
+    Layout,
+    encode,
+    epoch_batches,
+    input_limit,
+    load_tokenizer,
+    stateless_generator,
+)
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.errors import StudyError
-from common.methods.losses import LOSSES
-from common.methods.sampling import SCHEDULES
+from common.methods.sampling import SCHEDULES, Epoch
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import WEIGHT_FILE, file_sha256
 from common.spec import RunSpec
 from common.training import evaluate
-from common.training.optim import AdamW
+from common.training.history import History
+from common.training.pretrain import adapted_checkpoint
 from common.training.probes import Example, collect
+from common.training.step import Trainer
 
 # Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
 NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
 Progress = Callable[[int, int, str], None]
+# All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
+PRETRAINING_SEED = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Materials:
-    """What runs share and never change: the corpus, the encoder's folder, the reports' example sentences."""
+    """What runs share and never change: the corpus, the encoder's folder, the reports' example sentences.
+
+    source: where the corpus was loaded from, and text for additional pretraining is. cache: a folder for pretrained
+    checkpoints, needed by runs with additional pretraining alone.
+    """
 
     corpus: dict[str, dict[str, Split]]
     encoder_folder: Path
     examples: tuple[Example, ...] = ()
+    source: str = "embedded"
+    cache: Path | None = None
 
     @functools.cached_property
     def data_hashes(self) -> dict[str, str]:
@@ -60,14 +78,14 @@ class Materials:
 
     @functools.cached_property
     def encoded(self) -> dict[tuple, Encoded]:
-        """Tokenised splits by (task, split, as_pair, longest input), filled as runs ask for them."""
+        """Tokenised splits by (task, split, layout, longest input), filled as runs ask for them."""
         return {}
 
-    def tokens(self, task: str, split: str, as_pair: bool, tokenizer: Tokenizer) -> Encoded:
+    def tokens(self, task: str, split: str, layout: Layout, tokenizer: Tokenizer) -> Encoded:
         """A tokenised split, made once a process."""
-        key = (task, split, as_pair, tokenizer.truncation["max_length"])
+        key = (task, split, layout, tokenizer.truncation["max_length"])
         if key not in self.encoded:
-            self.encoded[key] = encode(self.corpus[task][split], tokenizer, as_pair)
+            self.encoded[key] = encode(self.corpus[task][split], tokenizer, layout)
         return self.encoded[key]
 
 
@@ -86,14 +104,14 @@ class _Run:
 
     spec: RunSpec
     model: MultitaskModel
-    optimizer: AdamW | None
+    trainer: Trainer | None
+    log: History
     tokenizer: Tokenizer
     train: dict[str, Encoded]
     dev: dict[str, Encoded]
     report: Progress
     total: int
     done: int = 0
-    updates: int = 0
     tokens: int = 0
     examples: dict[str, int] = field(default_factory=dict)
 
@@ -119,39 +137,23 @@ def run(
             finite.
     """
     started = time.perf_counter()
+    report = progress or (lambda done, total, note: None)
+    with _controlled(PRETRAINING_SEED, threads, device):  # apart, so that a cached checkpoint changes nothing below
+        folder = _encoder_folder(spec, materials, report)
     with _controlled(spec.seed, threads, device):
-        state = _prepare(spec, materials, progress or (lambda done, total, note: None), device)
+        state = _prepare(spec, materials, folder, report, device)
         history, best_epoch = _train(state)
         outputs = {name: evaluate.score(state.model, name, encoded) for name, encoded in state.dev.items()}
         facts, arrays = collect(state.model, spec, state.dev, materials.examples, state.tokenizer)
         record = _describe(state, materials, history, best_epoch, outputs)
+        record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
+        record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev)
     record["probes"] = facts
+    arrays |= state.log.arrays() if history else {}
     record["wall_s"] = round(time.perf_counter() - started, 3)
     if "para" in outputs and spec.task("para").pair_method == "cosine":
-        scores = evaluate.positive_score(spec.task("para"), outputs["para"])
-        arrays["para_threshold_curve"] = evaluate.threshold_curve(scores, state.dev["para"].labels)
+        arrays["para_threshold_curve"] = evaluate.threshold_curve(outputs["para"][:, 0], state.dev["para"].labels)
     return Outcome(record, outputs, arrays, state.model)
-
-
-def train_step(model: MultitaskModel, optimizer: AdamW, group: dict[str, Batch]) -> dict[str, float]:
-    """One update on the sum of the losses of a group; returns each task's loss.
-
-    Tasks are back-propagated one after another: the gradients add up to those of the sum, in the memory of one task.
-    """
-    model.train()
-    optimizer.zero_grad(set_to_none=True)
-    losses = {}
-    for task, batch in group.items():
-        loss = LOSSES[model.tasks[task].loss](model(task, batch), batch.labels)
-        losses[task] = loss.item()
-        if not math.isfinite(losses[task]):
-            rate = optimizer.param_groups[0]["lr"]
-            fix = "Lower the learning rate."
-            raise StudyError("E-NONFINITE", f"task {task}", f"the loss is {losses[task]} at rate {rate:g}.", fix)
-        if loss.requires_grad:
-            loss.backward()
-    optimizer.step()
-    return losses
 
 
 def code_hash() -> str:
@@ -184,7 +186,7 @@ def _controlled(seed: int, threads: int | None, device: str) -> Iterator[None]:
             torch.set_num_threads(before)
 
 
-def _prepare(spec: RunSpec, materials: Materials, report: Progress, device: str) -> _Run:
+def _prepare(spec: RunSpec, materials: Materials, folder: Path, report: Progress, device: str) -> _Run:
     missing = [task.name for task in spec.tasks if task.name not in materials.corpus]
     if missing:
         raise StudyError(
@@ -194,36 +196,41 @@ def _prepare(spec: RunSpec, materials: Materials, report: Progress, device: str)
         "hidden_dropout_prob": spec.encoder.hidden_dropout,
         "attention_probs_dropout_prob": spec.encoder.attention_dropout,
     }
-    encoder = BertModel.from_pretrained(materials.encoder_folder, **dropout)
-    tokenizer = load_tokenizer(materials.encoder_folder, input_limit(encoder.config.max_position_embeddings))
+    encoder = BertModel.from_pretrained(folder, **dropout)
+    tokenizer = load_tokenizer(folder, input_limit(encoder.config.max_position_embeddings))
     model = MultitaskModel(encoder, spec, stateless_generator(spec.seed, "heads")).to(device)
-    train, dev = (
-        {t.name: materials.tokens(t.name, split, t.pair_method == "pair", tokenizer) for t in spec.tasks}
-        for split in ("train", "dev")
-    )
-    trained = [p for p in model.parameters() if p.requires_grad]
-    o = spec.optimizer
-    optimizer = (
-        AdamW(trained, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant) if spec.epochs else None
-    )
-    total = spec.total_examples({name: len(encoded) for name, encoded in train.items()})
-    return _Run(spec, model, optimizer, tokenizer, train, dev, report, total, examples=dict.fromkeys(train, 0))
+    train = {t.name: materials.tokens(t.name, "train", Layout.of(t), tokenizer) for t in spec.trained_tasks}
+    dev = {t.name: materials.tokens(t.name, "dev", Layout.of(t), tokenizer) for t in spec.tasks}
+    sizes = {name: len(encoded) for name, encoded in train.items()}
+    trainer = Trainer(model, spec, spec.total_updates(sizes)) if spec.epochs else None
+    log = History(list(train), spec.weighting.kind != "fixed")
+    counts = dict.fromkeys(train, 0)
+    return _Run(spec, model, trainer, log, tokenizer, train, dev, report, spec.total_examples(sizes), examples=counts)
+
+
+def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress) -> Path:
+    """The checkpoint that the run starts from: the encoder's own, or one pretrained further on texts of the source."""
+    pretraining = spec.encoder.pretraining
+    if pretraining is None:
+        return materials.encoder_folder
+    if materials.cache is None:
+        raise ValueError("`materials.cache` is needed by a run with additional pretraining")
+    return adapted_checkpoint(materials.encoder_folder, materials.source, pretraining, materials.cache, progress=report)
 
 
 def _train(state: _Run) -> tuple[list[dict], int]:
     """All epochs; leaves the weights of the best one in the model and returns the history and that epoch (0: none)."""
     history, best_score, best_epoch, best_weights = [], -math.inf, 0, None
-    for epoch in range(1, state.spec.epochs + 1):
+    names = [task.name for task in state.spec.trained_tasks]
+    for epoch in range(1, state.spec.total_epochs + 1):
         started = time.perf_counter()
-        losses = _train_epoch(state, epoch)
-        limits = {name: state.spec.dev_examples for name in state.dev}
-        outputs = {name: evaluate.score(state.model, name, enc, limits[name]) for name, enc in state.dev.items()}
-        values, _ = evaluate.metrics(
-            state.spec, outputs, {n: state.dev[n].labels[: len(o)] for n, o in outputs.items()}
-        )
-        entry = {"epoch": epoch, "updates": state.updates, "train_loss": losses, "dev": values}
-        history.append(entry | {"wall_s": round(time.perf_counter() - started, 3)})
+        entry = {"epoch": epoch} | _train_epoch(state, epoch)
+        outputs = {n: evaluate.score(state.model, n, state.dev[n], state.spec.dev_examples) for n in names}
+        labels = {name: state.dev[name].labels[: len(output)] for name, output in outputs.items()}
+        values, _ = evaluate.metrics(state.spec, outputs, labels)
         selection = evaluate.selection_score(state.spec, values)
+        state.trainer.end_epoch(selection)
+        history.append(entry | {"dev": values, "wall_s": round(time.perf_counter() - started, 3)})
         if best_weights is None or (selection is not None and selection > best_score):
             best_score, best_epoch = selection if selection is not None else -math.inf, epoch
             best_weights = copy.deepcopy(state.model.state_dict())
@@ -232,34 +239,34 @@ def _train(state: _Run) -> tuple[list[dict], int]:
     return history, best_epoch
 
 
-def _train_epoch(state: _Run, epoch: int) -> dict[str, float]:
-    """One epoch of the schedule; returns the mean training loss of each task, over its examples."""
+def _train_epoch(state: _Run, epoch: int) -> dict:
+    """One epoch of the schedule; what the record says of it."""
     spec = state.spec
-    sizes = spec.examples_per_epoch({name: len(encoded) for name, encoded in state.train.items()})
-    batches = {
-        name: epoch_batches(encoded.lengths, sizes[name], spec.batch_size, (spec.seed, epoch, name))
-        for name, encoded in state.train.items()
-    }
-    queues = {name: iter(rows) for name, rows in batches.items()}
-    counts = {name: len(rows) for name, rows in batches.items()}
-    generator = stateless_generator(spec.seed, epoch, "schedule")
-    sums, seen = dict.fromkeys(batches, 0.0), dict.fromkeys(batches, 0)
-    for tasks in SCHEDULES[spec.schedule.kind](counts, spec.schedule, generator):
-        group = {task: state.train[task].batch(next(queues[task]), state.model.device) for task in tasks}
-        for task, loss in train_step(state.model, state.optimizer, group).items():
-            size = len(group[task].labels)
-            sums[task], seen[task] = sums[task] + loss * size, seen[task] + size
-        _count(state, group, epoch)
-    return {task: sums[task] / seen[task] for task in batches if seen[task]}
+    available = {name: len(encoded) for name, encoded in state.train.items()}
+    sizes, counts = spec.examples_per_epoch(available), spec.batches_per_epoch(available)
+    queues = {name: _batches(encoded, sizes[name], spec, epoch, name) for name, encoded in state.train.items()}
+    shares = {task.name: task.sampling_share for task in spec.trained_tasks}
+    plan = Epoch(counts, sizes, shares, epoch, spec.total_epochs)
+    seen: dict[str, list[int]] = {name: [] for name in state.train}
+    for tasks in SCHEDULES[spec.schedule.kind](plan, spec.schedule, stateless_generator(spec.seed, epoch, "schedule")):
+        group = [(task, state.train[task].batch(next(queues[task]), state.model.device)) for task in tasks]
+        state.log.add(state.trainer.update(group))
+        for task, batch in group:
+            seen[task].append(len(batch.labels))
+            state.tokens += batch.tokens
+        state.done += sum(len(batch.labels) for _, batch in group)
+        state.report(min(state.done, state.total), state.total, f"epoch {epoch}/{spec.total_epochs}")
+    for task, lengths in seen.items():
+        state.examples[task] += sum(lengths)
+    rate = state.trainer.optimizer.param_groups[0]["lr"]
+    return {"updates": len(state.log.updates), "rate": rate} | state.log.end_epoch(seen)
 
 
-def _count(state: _Run, group: dict[str, Batch], epoch: int) -> None:
-    state.updates += 1
-    for task, batch in group.items():
-        state.examples[task] += len(batch.labels)
-        state.tokens += batch.tokens
-        state.done += len(batch.labels)
-    state.report(min(state.done, state.total), state.total, f"epoch {epoch}/{state.spec.epochs}")
+def _batches(encoded: Encoded, examples: int, spec: RunSpec, epoch: int, name: str) -> Iterator[np.ndarray]:
+    """The batches of an epoch, and when a schedule asks for more than one pass holds, of fresh draws after it."""
+    for pass_ in itertools.count():
+        key = (spec.seed, epoch, name) if pass_ == 0 else (spec.seed, epoch, name, pass_)
+        yield from epoch_batches(encoded.lengths, examples, spec.batch_size, key)
 
 
 def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch: int, outputs: dict) -> dict:
@@ -274,6 +281,7 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
             "weights": materials.weights_hash,
         },
         "history": history,
+        "trace": {"tasks": state.log.tasks, "pairs": state.log.pairs},
         "best_epoch": best_epoch,
         "metrics": {"dev": values},
         "undefined": {"dev": undefined},
@@ -281,7 +289,7 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
             "dev": {name: len(encoded) for name, encoded in state.dev.items()},
             "train": {name: len(encoded) for name, encoded in state.train.items()},
             "examples": state.examples,
-            "updates": state.updates,
+            "updates": len(state.log.updates),
             "tokens": state.tokens,
             "truncated": sum(encoded.truncated for encoded in [*state.train.values(), *state.dev.values()]),
             "parameters": sum(p.numel() for p in parameters),

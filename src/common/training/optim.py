@@ -1,4 +1,4 @@
-"""AdamW from scratch (Loshchilov & Hutter 2019, algorithm 2), in two published variants.
+"""AdamW from scratch (Loshchilov & Hutter 2019, algorithm 2), in two published variants; rate schedules from torch.
 
 They differ in two places. `torch` divides by sqrt(v / (1 - beta2^t)) + eps and decays the weights before the step. The
 starter code folds the bias correction into the step size, alpha sqrt(1 - beta2^t) / (1 - beta1^t) (Kingma & Ba 2015,
@@ -13,6 +13,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
+
+from common.spec import RateSpec
 
 
 class AdamW(torch.optim.Optimizer):
@@ -76,3 +79,32 @@ class AdamW(torch.optim.Optimizer):
             parameter.addcdiv_(mean, root.add_(group["eps"]), value=-step_size)
             if group["weight_decay"]:
                 parameter.mul_(decay)
+
+
+def make_schedulers(optimizer: AdamW, rate: RateSpec, updates: int, epochs: int) -> tuple[LambdaLR, ReduceLROnPlateau]:
+    """torch's schedulers for a RateSpec: one to step after every update, one after every epoch with the dev score.
+
+    Args:
+        optimizer: all its groups keep their ratio.
+        rate: lengths are shares of training.
+        updates: in the whole run.
+        epochs: of the run, in which a plateau's patience is counted (at least one).
+    """
+    per_update = LambdaLR(optimizer, lambda done: rate_multiplier(rate, done, updates))
+    patience = max(1, round(rate.patience * epochs)) if rate.kind == "plateau" else math.inf
+    return per_update, ReduceLROnPlateau(optimizer, mode="max", factor=rate.factor, patience=patience)
+
+
+def rate_multiplier(rate: RateSpec, done: int, updates: int) -> float:
+    """Factor on the learning rate after `done` of `updates`: linear warm-up from 0, then the kind's own course.
+
+    The linear kind is `transformers.get_linear_schedule_with_warmup`; step is `torch.optim.lr_scheduler.StepLR`.
+    """
+    warmup = round(rate.warmup * updates)
+    if done < warmup:
+        return done / warmup
+    if rate.kind == "linear":
+        return max(0.0, (updates - done) / max(1, updates - warmup))
+    if rate.kind == "step":
+        return rate.factor ** (done // max(1, round(rate.step * updates)))
+    return 1.0

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from common.data.encoding import Encoded, encode, sorted_batches
+from common.data.encoding import Encoded, Layout, encode, sorted_batches
 from common.data.split import Split
 from common.model.heads import MultitaskModel
 from common.spec import RunSpec
@@ -47,7 +47,7 @@ def example_predictions(
             continue
         texts = tuple(zip(*(example.texts for example in chosen), strict=True))
         split = Split(tuple(example.id for example in chosen), texts, None)
-        predictions = predict(task, score(model, task.name, encode(split, tokenizer, task.pair_method == "pair")))
+        predictions = predict(task, score(model, task.name, encode(split, tokenizer, Layout.of(task))))
         found += [
             {
                 "id": e.id,
@@ -66,9 +66,9 @@ def example_predictions(
 def pair_attention(model: MultitaskModel, example: Example, tokenizer: Tokenizer) -> tuple[list[str], np.ndarray]:
     """Tokens of the named pair and its attention maps (L, A, T, T)."""
     model.eval()
-    encoded = encode(Split((example.id,), tuple((text,) for text in example.texts), None), tokenizer, as_pair=True)
+    encoded = encode(Split((example.id,), tuple((text,) for text in example.texts), None), tokenizer, Layout(True))
     part = encoded.batch(np.array([0]), model.device).inputs[0]
-    output = model.encoder(*part, output_attentions=True)
+    output = model.encode(example.task, part, output_attentions=True)
     T = int(part[1].sum())
     tokens = [tokenizer.id_to_token(int(i)) for i in part[0][0, :T]]
     return tokens, torch.cat(output.attentions)[..., :T, :T].float().cpu().numpy()
@@ -85,7 +85,7 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     totals: dict[str, np.ndarray | float] = dict.fromkeys(MASSES, 0.0)
     for rows in sorted_batches(encoded.lengths, ATTENTION_TOKENS):
         ids, mask, types = encoded.batch(rows, model.device).inputs[0]
-        output = model.encoder(ids, mask, types, output_attentions=True)
+        output = model.encode("sts", (ids, mask, types), output_attentions=True)
         targets = _targets(ids, mask.bool(), types)
         givers = targets.pop("givers")  # (B, T), sums to 1 over a pair's sentence tokens
         attention = torch.stack(output.attentions).float()  # (L, B, A, T, T)
@@ -120,7 +120,7 @@ def collect(
     """All probes of a run: the JSON part for the record and the arrays beside it."""
     facts: dict = {"examples": example_predictions(model, spec, examples, tokenizer)}
     arrays: dict[str, np.ndarray] = {}
-    if any(task.name == "sts" and task.pair_method == "pair" for task in spec.tasks):
+    if any(task.name == "sts" and Layout.of(task) == Layout(True) for task in spec.tasks):
         arrays |= attention_mass(model, dev["sts"])
         for example in examples:
             if example.draws_attention:

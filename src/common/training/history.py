@@ -1,0 +1,89 @@
+"""What a run's updates saw: means per epoch for the record, and one line per update for the figures."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from common.training.step import TaskPair, Update
+
+
+class History:
+    """Collects updates; a task has one column in every trace, a pair of tasks one in the trace of cosines."""
+
+    def __init__(self, tasks: list[str], is_weighted: bool):
+        self.tasks, self.is_weighted = tasks, is_weighted
+        self.updates: list[Update] = []
+        self.epoch_start = 0
+
+    def add(self, update: Update) -> None:
+        self.updates.append(update)
+
+    def end_epoch(self, sizes: dict[str, list[int]]) -> dict:
+        """The epoch's entry: mean losses over examples, and what the run's methods did.
+
+        Args:
+            sizes: task -> examples of each of its batches in this epoch, in order.
+
+        Returns:
+            train_loss; with SMART `regulariser` (mean weighted term); with learned weights `loss_factors` as they
+            stand at the last update; with gradients compared `conflicts`: pair -> mean cosine, share of negative
+            cosines, and how many were compared.
+        """
+        updates = self.updates[self.epoch_start :]
+        self.epoch_start = len(self.updates)
+        losses, regularisers = _by_name(u.losses for u in updates), _by_name(u.regularisers for u in updates)
+        entry = {"train_loss": {t: float(np.average(losses[t], weights=sizes[t])) for t in self.tasks if t in losses}}
+        if regularisers:
+            entry["regulariser"] = {t: float(np.mean(values)) for t, values in regularisers.items()}
+        if self.is_weighted:
+            entry["loss_factors"] = updates[-1].factors
+        if pairs := _by_name(([(_name(pair), c) for pair, c in u.cosines]) for u in updates):
+            entry["conflicts"] = {name: _conflict(np.array(values)) for name, values in pairs.items()}
+        return entry
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Traces with one row per update, NaN where a task took no part: trace_loss, trace_factor (U, K) float32, and
+        trace_cosine (U, P), its columns as `pairs` names them."""
+        traces = {"trace_loss": _table([u.losses for u in self.updates], self.tasks)}
+        if self.is_weighted:
+            traces["trace_factor"] = _table([list(u.factors.items()) for u in self.updates], self.tasks)
+        if self.pairs:
+            rows = [[(_name(pair), cosine) for pair, cosine in u.cosines] for u in self.updates]
+            traces["trace_cosine"] = _table(rows, self.pairs)
+        return traces
+
+    @property
+    def pairs(self) -> list[str]:
+        """Names of the task pairs whose gradients were compared, such as `sst-para`."""
+        return sorted({_name(pair) for update in self.updates for pair, _ in update.cosines})
+
+
+def _name(pair: TaskPair) -> str:
+    return "-".join(pair)
+
+
+def _by_name(updates) -> dict[str, list[float]]:
+    found = defaultdict(list)
+    for update in updates:
+        for name, value in update:
+            found[name].append(value)
+    return dict(found)
+
+
+def _conflict(cosines: np.ndarray) -> dict:
+    """A gradient of length zero has no direction: it counts neither way."""
+    known = cosines[np.isfinite(cosines)]
+    if not len(known):
+        return {"cosine": None, "rate": None, "pairs": 0}
+    return {"cosine": float(known.mean()), "rate": float((known < 0).mean()), "pairs": len(known)}
+
+
+def _table(rows: list[list[tuple[str, float]]], names: list[str]) -> np.ndarray:
+    """(U, len(names)) float32, the mean where a name stands several times in a row, NaN where it does not."""
+    table = np.full((len(rows), len(names)), np.nan, dtype=np.float32)
+    for i, row in enumerate(rows):
+        for name, values in _by_name([row]).items():
+            table[i, names.index(name)] = np.mean(values)
+    return table

@@ -1,0 +1,137 @@
+"""One update: the losses of a group of batches, their weights and regularisers, gradients combined, the optimiser.
+
+Batches are back-propagated one after another, so an update takes the memory of one, and no graph is kept twice. What
+each method does is in methods/; here they are only put in order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from common.data.encoding import Batch, stateless_generator
+from common.errors import StudyError
+from common.methods.gradients import combine, cosines, gramian, put_gradients, take_gradients
+from common.methods.losses import LOSSES, LossWeights
+from common.methods.smart import DIVERGENCES, BregmanAverage, smart_loss
+from common.model.heads import MultitaskModel
+from common.spec import RunSpec
+from common.training.optim import AdamW, make_schedulers
+
+TaskPair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update saw.
+
+    losses: (task, loss without regularisers) per batch. regularisers: (task, weighted SMART and proximal terms).
+    factors: task -> what multiplied its loss. cosines: (task pair, cosine of the two shared gradients) per pair of
+    batches, when the run compares them.
+    """
+
+    losses: list[tuple[str, float]]
+    regularisers: list[tuple[str, float]]
+    factors: dict[str, float]
+    cosines: list[tuple[TaskPair, float]]
+
+
+class Trainer:
+    """The model with everything that changes it: optimiser, rate, loss weights, surgery, SMART."""
+
+    def __init__(self, model: MultitaskModel, spec: RunSpec, updates: int):
+        self.model, self.spec = model, spec
+        self.weights = LossWeights(spec.weighting.kind, spec.trained_tasks, spec.weighting.regression_half)
+        self.weights.to(model.device)
+        self.optimizer = make_optimizer(model, self.weights, spec)
+        self.per_update, self.per_epoch = make_schedulers(
+            self.optimizer, spec.optimizer.rate, updates, spec.total_epochs
+        )
+        self.shared = model.shared_parameters()
+        self.surgery_generator = stateless_generator(spec.seed, "surgery")
+        self.noise_generator = stateless_generator(spec.seed, "smart")
+        self.smart = spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None
+        self.average = BregmanAverage(model, self.smart.bregman_decay) if self.smart and self.smart.bregman else None
+
+    def update(self, group: Iterable[tuple[str, Batch]]) -> Update:
+        """One update on a group of batches, each of one task.
+
+        Raises:
+            StudyError: a loss is not finite; the message names task and rate.
+        """
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, regularisers, taken = [], [], []
+        for task, batch in group:
+            self.model.prepare_update(task)
+            loss, regulariser = self._losses(task, batch)
+            losses.append((task, self._finite(task, loss)))
+            if regulariser is not None:
+                regularisers.append((task, self._finite(task, regulariser)))
+                loss = loss + regulariser
+            term = self.weights(task, loss)
+            if term.requires_grad:
+                term.backward()
+            if self.spec.surgery.kind != "none":
+                taken.append(take_gradients(self.shared))
+        factors = self.weights.factors()
+        compared = self._combine([task for task, _ in losses], taken) if taken else []
+        self.optimizer.step()
+        self.per_update.step()
+        if self.average:
+            self.average.update(self.model)
+        return Update(losses, regularisers, factors, compared)
+
+    def end_epoch(self, score: float | None) -> None:
+        """Tell the rate schedule the epoch's dev score; None, where a metric does not exist, is no improvement."""
+        self.per_epoch.step(-math.inf if score is None else score)
+
+    def _losses(self, task: str, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The task's loss, and its weighted regularisers where the run has them."""
+        loss_of = LOSSES[self.model.tasks[task].loss]
+        output = self.model.training_scores(task, batch)
+        loss = loss_of(output, batch.labels)
+        if self.smart is None or task not in self.smart.tasks:
+            return loss, None
+        smart, terms = self.smart, []
+        divergence = DIVERGENCES[self.model.tasks[task].loss]
+        if smart.weight:
+            masks, width = [mask for _, mask, _ in batch.inputs], self.model.encoder.config.hidden_size
+            predict = lambda noise: self.model(task, batch, noise)  # noqa: E731
+            terms.append(
+                smart.weight * smart_loss(predict, output, masks, width, smart, divergence, self.noise_generator)
+            )
+        if self.average:
+            with torch.no_grad():
+                before = self.average.module(task, batch)
+            terms.append(smart.bregman * divergence(output, before))
+        return loss, sum(terms)
+
+    def _combine(self, tasks: list[str], taken: list[tuple[Tensor | None, ...]]) -> list[tuple[TaskPair, float]]:
+        """Put the combined gradient of the shared parameters in place; the cosines of all pairs of batches."""
+        inner = gramian(taken)
+        put_gradients(self.shared, taken, combine(inner, self.spec.surgery, self.surgery_generator))
+        values = cosines(inner)
+        return [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
+
+    def _finite(self, task: str, loss: Tensor) -> float:
+        value = loss.item()
+        if not math.isfinite(value):
+            what = f"the loss is {value} at rate {self.optimizer.param_groups[0]['lr']:g}."
+            raise StudyError("E-NONFINITE", f"task {task}", what, "Lower the learning rate.")
+        return value
+
+
+def make_optimizer(model: MultitaskModel, weights: LossWeights, spec: RunSpec) -> AdamW:
+    """AdamW on the trained parameters, and on the loss weights in a group of their own: own rate, no decay."""
+    o = spec.optimizer
+    groups = [{"params": [p for p in model.parameters() if p.requires_grad]}]
+    if learned := list(weights.parameters()):
+        rate = o.lr if spec.weighting.lr is None else spec.weighting.lr
+        groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
+    return AdamW(groups, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant)
