@@ -106,6 +106,58 @@ def test_segments_and_word_order_matter():
     assert (plain - model(swapped, mask, types).pooler_output[0]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_noise_equals_transformers_with_noise_on_its_embeddings(seed):
+    config = CONFIGS["small"]
+    model, (ids, mask, types) = random_model(config, seed), padded_batch(config)
+    reference, noise = reference_of(model), torch.randn(4, 24, config.hidden_size)
+    # transformers has no such argument: a hook changes what its embeddings return.
+    reference.embeddings.register_forward_hook(lambda module, inputs, output: output + noise)
+    ours, theirs = model(ids, mask, types, noise=noise), reference(ids, attention_mask=mask, token_type_ids=types)
+    real = mask.bool()
+    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, atol=1e-5, rtol=0)
+
+
+def test_zero_noise_changes_nothing_and_gradients_reach_noise_on_real_tokens_only():
+    config = CONFIGS["small"]
+    model, (ids, mask, types) = random_model(config), padded_batch(config)
+    noise = torch.zeros(4, 24, config.hidden_size, requires_grad=True)
+    output = model(ids, mask, types, noise=noise)
+    assert torch.equal(output.last_hidden_state, model(ids, mask, types).last_hidden_state)
+    output.pooler_output.sum().backward()
+    reached = noise.grad.abs().amax(-1) > 0
+    assert torch.equal(reached, mask.bool())
+
+
+def test_noise_comes_after_layer_norm_and_dropout():
+    config = CONFIGS["small"]
+    model, (ids, mask, types) = random_model(config), padded_batch(config)
+    noise, first_inputs = torch.randn(4, 24, config.hidden_size), []
+    model.encoder["layer"][0].register_forward_pre_hook(lambda module, inputs: first_inputs.append(inputs[0]))
+    model(ids, mask, types, noise=noise)
+    assert torch.equal(first_inputs[0], model.embeddings(ids, types) + noise)
+
+
+@pytest.mark.parametrize("layers", [0, 1, 3])
+def test_freeze_first_stops_the_embeddings_and_those_layers_only(layers):
+    model = random_model(CONFIGS["small"])
+    model.freeze_first(layers)
+    frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    prefixes = ("embeddings.", *(f"encoder.layer.{index}." for index in range(layers)))
+    assert frozen == {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
+    ids, mask, types = padded_batch(model.config)
+    model(ids, mask, types).pooler_output.sum().backward()
+    assert {name for name, parameter in model.named_parameters() if parameter.grad is None} == frozen
+
+
+def test_freeze_first_refuses_more_layers_than_there_are():
+    model = random_model(CONFIGS["small"])
+    with pytest.raises(StudyError, match=r"encoder\.frozen_layers: the encoder has 3 layers, not 4.*at most 3"):
+        model.freeze_first(4)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def save_checkpoint(folder, model, rename=lambda name: name, **config):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(vars(model.config) | {"model_type": "bert"} | config))
