@@ -175,7 +175,8 @@ class MultitaskModel(nn.Module):
         self.is_frozen = spec.encoder.frozen
         self.use_bf16 = spec.precision == "bf16"
         encoder.requires_grad_(not self.is_frozen)
-        encoder.freeze_first(spec.encoder.frozen_layers)
+        if spec.encoder.frozen_layers:
+            encoder.freeze_first(spec.encoder.frozen_layers)
         self.trained_by = spec.encoder.trained_by
         self.encoder_trained = [p for p in encoder.parameters() if p.requires_grad]
 
