@@ -1,6 +1,6 @@
-"""Read SST-5, QQP and STS-B from the hub at a recorded revision, or from a local folder saved by `datasets`.
+"""Read SST-5, QQP and STS-B, and text for additional pretraining, from the hub or a folder saved by `datasets`.
 
-The hub's splits are not the reports' splits: the starter cut QQP and STS-B anew.
+Revisions are recorded. The hub's splits are not the reports' splits: the starter cut QQP and STS-B anew.
 Not here: the starter's files (`tables.py`).
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HubSet(NamedTuple):
-    """Where a task lives on the hub; `folder` is its name in a local copy (`hub:<folder>`)."""
+    """Where a task or a text lives on the hub; `folder` is its name in a local copy (`hub:<folder>`)."""
 
     repository: str
     config: str | None
@@ -34,9 +34,20 @@ HUB_SETS = {
     "para": HubSet("nyu-mll/glue", "qqp", _GLUE, "qqp", ("question1", "question2")),
     "sts": HubSet("nyu-mll/glue", "stsb", _GLUE, "stsb", ("sentence1", "sentence2")),
 }
+# Text for additional pretraining (BERT++, section 4.3.2). SICK's repository is a script, which `datasets` runs no more:
+# what is read is the hub's own conversion, which has no fixed revision. Checkpoints are named by a hash of their texts.
+_IMDB, _MNLI = "e6281661ce1c48d982bc483cf8a173c1bbeb5d31", "da70db2af9d09693783c3320c4249840212ee221"
+HUB_TEXTS = {
+    "imdb": HubSet("stanfordnlp/imdb", None, _IMDB, "imdb", ("text",)),
+    "mnli": HubSet("nyu-mll/multi_nli", None, _MNLI, "multi_nli", ("premise", "hypothesis")),
+    "sick": HubSet("RobZamp/sick", None, "refs/convert/parquet", "sick", ("sentence_A", "sentence_B")),
+}
+HUB_TEXT_SPLITS = {"imdb": "unsupervised", "mnli": "train", "sick": "train"}
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HUB_NO_LABEL = -1
-_SAVE_FIX = "Save the DatasetDict, train and validation included, with save_to_disk in <folder>/{sst5,qqp,stsb}."
+_SAVE_FIX = (
+    "Save the DatasetDict, all splits included, with save_to_disk in <folder>/{sst5,qqp,stsb,imdb,multi_nli,sick}."
+)
 _HUB_FIX = "Check the network and HF_HUB_OFFLINE, or use 'embedded', a starter folder or 'hub:<local folder>'."
 
 
@@ -53,15 +64,35 @@ def read_hub(folder: Path | None = None) -> dict[str, dict[str, Split]]:
     return {task: _read_task(TASKS[task], folder) for task in HUB_SETS}
 
 
+def read_hub_texts(corpus: str, folder: Path | None = None) -> list[tuple[str, ...]]:
+    """Read a corpus for additional pretraining from the hub, or from `folder`/{imdb,multi_nli,sick}.
+
+    Returns:
+        The texts of every row, two where the corpus has pairs; a row with a blank text is left out.
+
+    Raises:
+        StudyError: E-HUB when the hub gives no data, E-FILE or E-COLUMN when the data are not as expected.
+    """
+    source, split = HUB_TEXTS[corpus], HUB_TEXT_SPLITS[corpus]
+    place, data = _open_splits(source, folder, (split,))
+    rows = zip(*_columns(data[split], source.text_columns, f"{place}:{split}"), strict=True)
+    return [row for row in rows if all(text and text.strip() for text in row)]
+
+
 def _read_task(task: Task, folder: Path | None) -> dict[str, Split]:
-    source = HUB_SETS[task.name]
+    place, data = _open_splits(HUB_SETS[task.name], folder, (HUB_SPLITS["train"], HUB_SPLITS["dev"]))
+    return {split: _hub_split(data[key], task, f"{place}:{key}") for split, key in HUB_SPLITS.items() if key in data}
+
+
+def _open_splits(source: HubSet, folder: Path | None, needed: tuple[str, ...]) -> tuple[str, datasets.DatasetDict]:
+    """The place that messages name, and the data with the needed splits in them."""
     place = f"{folder / source.folder}" if folder else f"{source.repository} ({source.config or 'default'})"
     data = _open_hub(source, folder, place)
-    missing = [name for name in (HUB_SPLITS["train"], HUB_SPLITS["dev"]) if name not in data]
+    missing = [name for name in needed if name not in data]
     if missing:
         what = f"no split {', '.join(missing)}; found {', '.join(data)}"
         raise StudyError("E-FILE", place, what, _SAVE_FIX)
-    return {split: _hub_split(data[key], task, f"{place}:{key}") for split, key in HUB_SPLITS.items() if key in data}
+    return place, data
 
 
 def _open_hub(source: HubSet, folder: Path | None, place: str) -> datasets.DatasetDict:
@@ -84,12 +115,8 @@ def _open_hub(source: HubSet, folder: Path | None, place: str) -> datasets.Datas
 
 def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
     """One split; rows with a blank text are left out by id, because nobody can mend a fixed revision."""
-    columns = HUB_SETS[task.name].text_columns
-    missing = [column for column in (*columns, "label") if column not in data.column_names]
-    if missing:
-        raise StudyError("E-COLUMN", place, missing_column(missing[0], data.column_names), _SAVE_FIX)
-    texts = list(zip(*(data[column] for column in columns), strict=True))
-    labels = list(data["label"])
+    *texts, labels = _columns(data, (*HUB_SETS[task.name].text_columns, "label"), place)
+    texts = list(zip(*texts, strict=True))
     is_labelled = any(label != HUB_NO_LABEL for label in labels)
     key = f"{HUB_SETS[task.name].folder}-{place.rpartition(':')[2]}"
     rows, left_out, wrong = [], [], []
@@ -103,3 +130,10 @@ def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
     if wrong:
         raise StudyError("E-LABEL", f"{place}:label", wrong[0], _SAVE_FIX, tuple(wrong))
     return make_split(rows, task, is_labelled, left_out)
+
+
+def _columns(data: datasets.Dataset, names: tuple[str, ...], place: str) -> list[list]:
+    missing = [name for name in names if name not in data.column_names]
+    if missing:
+        raise StudyError("E-COLUMN", place, missing_column(missing[0], data.column_names), _SAVE_FIX)
+    return [list(data[name]) for name in names]

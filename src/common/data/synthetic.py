@@ -138,9 +138,11 @@ def mlm_texts(name: str, seed: int = 0) -> list[tuple[str, ...]]:
 
     Documents about like things (the same people in other roles, the same topic with another question, the same film
     with another verdict) stand side by side: a neighbour's sentence is a hard negative for next-sentence prediction.
+    That is the base text; in-domain corpora are independent texts, for masked words alone.
 
     Args:
-        name: which corpus; `base` is what the shipped encoder was pretrained on.
+        name: which corpus; `base` is what the shipped encoder was pretrained on, `imdb`, `mnli` and `sick` stand for
+            the corpora of additional pretraining.
         seed: another seed gives other documents of the same kind.
     """
     if name not in TEXT_MAKERS:
@@ -305,5 +307,57 @@ def _favour(rng: random.Random, words: tuple[str, ...]) -> tuple[str, ...]:
     return words + (rng.choice(words),) * rng.choice(FAVOURS)
 
 
-# In-domain corpora for further pretraining belong here, under names of their own.
-TEXT_MAKERS: dict[str, Callable[[random.Random], list[tuple[str, ...]]]] = {"base": _base_text}
+# In-domain corpora for additional pretraining, each in the place of its namesake: long reviews, sentence pairs of
+# several genres that agree, disagree or are unrelated, and described scenes. Their sizes are in the order of the real
+# ones. Every word is one of the tasks above, so the shipped tokenizer knows it.
+TEXT_SIZES = {"imdb": 1500, "mnli": 1000, "sick": 500}
+REVIEW_SENTENCES = (6, 12)
+DENIED = 0.2  # share of scene pairs whose second scene is denied, as SICK makes its contradictions
+
+
+def _imdb_text(rng: random.Random) -> list[tuple[str, ...]]:
+    return [_told_review(rng) for _ in range(TEXT_SIZES["imdb"])]
+
+
+def _told_review(rng: random.Random) -> tuple[str, ...]:
+    """A review at length: it leans one way, sentence by sentence more or less so, and ends with its verdict."""
+    leaning = rng.choice((-1, 1))
+    values = [leaning * rng.choice((2, 1, 1, 0, -1)) for _ in range(rng.randint(*REVIEW_SENTENCES) - 1)]
+    told = [_review(rng, rng.choice(PHRASES[value])) for value in values]
+    return (*told, _summary(rng, rng.choice(PHRASES[2 * leaning])))
+
+
+def _mnli_text(rng: random.Random) -> list[tuple[str, ...]]:
+    makers = (_review_pair, _question_pair, _scene_pair)
+    return [rng.choice(makers)(rng) for _ in range(TEXT_SIZES["mnli"])]
+
+
+def _review_pair(rng: random.Random) -> tuple[str, ...]:
+    """A review sentence, and one that says the same, the opposite, or neither."""
+    value = rng.choice([value for value in PHRASES if value])
+    second = rng.choice((value, -value, 0))
+    return tuple(_review(rng, rng.choice(PHRASES[v]), BASE_SINGLE_CLAUSES) for v in (value, second))
+
+
+def _question_pair(rng: random.Random) -> tuple[str, ...]:
+    return _question_example(rng, rng.randrange(2))[0]
+
+
+def _sick_text(rng: random.Random) -> list[tuple[str, ...]]:
+    return [_scene_pair(rng, DENIED) for _ in range(TEXT_SIZES["sick"])]
+
+
+def _scene_pair(rng: random.Random, denied: float = 0.0) -> tuple[str, ...]:
+    scene = _scene(rng)
+    other = _edit_scene(rng, scene, rng.choice(list(SCENE_EDITS)))
+    if rng.random() < denied:
+        other["action"] = tuple(f"never {word}" for word in other["action"])
+    return _describe(rng, scene), _describe(rng, other)
+
+
+TEXT_MAKERS: dict[str, Callable[[random.Random], list[tuple[str, ...]]]] = {
+    "base": _base_text,
+    "imdb": _imdb_text,
+    "mnli": _mnli_text,
+    "sick": _sick_text,
+}
