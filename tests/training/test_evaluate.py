@@ -2,9 +2,20 @@
 
 import numpy as np
 import pytest
+import torch
 
+from common.data.encoding import Layout, encode, load_tokenizer
+from common.model.bert import BertModel
+from common.model.heads import MultitaskModel
 from common.spec import RunSpec, TaskSpec
-from common.training.evaluate import metrics, predict, selection_score, threshold_curve
+from common.training.evaluate import (
+    UNTRAINED_DRAWS,
+    metrics,
+    predict,
+    selection_score,
+    threshold_curve,
+    untrained_heads,
+)
 
 SST, PARA, STS = TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
 COSINE = TaskSpec("para", "cosine", loss="cosine_embedding", threshold=0.0)
@@ -66,3 +77,34 @@ def test_best_threshold_of_a_cosine_task():
     values, _ = metrics(spec, {"para": scores}, {"para": labels})
     assert values["para_acc"] == 0.5 and values["para_acc_best_threshold"] == 1.0
     assert 0.4 <= values["para_best_threshold"] < 0.8
+
+
+def test_only_trained_tasks_select_the_epoch():
+    spec = RunSpec(tasks=(SST, PARA)).with_tasks(para={"trained": False})
+    values, _ = metrics(spec, {"sst": OUTPUTS["sst"]}, {"sst": LABELS["sst"]})
+    assert selection_score(spec, values) == 0.75 and "para_acc" not in values
+
+
+def test_best_threshold_of_a_rectified_cosine_is_on_the_cosine():
+    """BERT++'s Model E decides on sigmoid(ReLU(cos)) > 0.5; the sweep is over the cosine itself."""
+    spec = RunSpec(tasks=(TaskSpec("para", "cosine", loss="bce", output="relu"),))
+    outputs = np.array([[0.9], [0.8], [0.3], [0.1]], dtype=np.float32)
+    values, _ = metrics(spec, {"para": outputs}, {"para": np.array([1, 1, 0, 0])})
+    assert values["para_acc"] == 0.5 and values["para_acc_best_threshold"] == 1.0
+    assert 0.3 <= values["para_best_threshold"] < 0.8
+
+
+def test_untrained_heads_are_fresh_draws_on_one_encoder(corpus, encoder_folder):
+    tasks = (SST, TaskSpec("para", "separate", loss="bce", trained=False), TaskSpec("sts", "cosine", loss="mse"))
+    spec = RunSpec(tasks=(*tasks[:2], TaskSpec("sts", "cosine", loss="mse", trained=False)), epochs=0)
+    model = MultitaskModel(BertModel.from_pretrained(encoder_folder), spec, torch.Generator().manual_seed(0))
+    tokenizer = load_tokenizer(encoder_folder, 48)
+    dev = {t.name: encode(corpus[t.name]["dev"], tokenizer, Layout.of(t)) for t in spec.tasks}
+    found = untrained_heads(model, spec, dev)
+    assert set(found) == {"para_acc"}  # SST is trained, a cosine has nothing to draw
+    assert len(found["para_acc"]) == UNTRAINED_DRAWS and len(set(found["para_acc"])) > 1
+    assert found == untrained_heads(model, spec, dev)
+    share = corpus["para"]["dev"].labels.mean()
+    assert (
+        min(found["para_acc"]) >= min(share, 1 - share) - 0.2 and max(found["para_acc"]) <= max(share, 1 - share) + 0.2
+    )

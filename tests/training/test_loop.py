@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from common.data.encoding import epoch_batches
 from common.errors import StudyError
 from common.model.bert import BertModel
-from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
+from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, SurgerySpec, TaskSpec, WeightingSpec
+from common.training import loop
 from common.training.loop import run
 
 QUIET = EncoderSpec(hidden_dropout=0.0, attention_dropout=0.0)
@@ -96,6 +98,57 @@ def test_per_epoch_evaluation_is_capped_and_the_final_one_is_not(materials):
 def test_a_task_the_data_lacks_is_named(materials):
     with pytest.raises(StudyError, match="the data has no cfimdb"):
         run(RunSpec((TaskSpec("cfimdb"),)), materials)
+
+
+def test_an_untrained_task_is_scored_and_never_drawn(materials):
+    spec = SPEC.with_tasks(para={"trained": False}, sts={"trained": False})
+    spec = replace(spec, schedule=ScheduleSpec("round_robin"))
+    record = run(spec, materials, 1).record
+    assert set(record["counts"]["examples"]) == {"sst"} and record["counts"]["updates"] == 2 * 10
+    assert set(record["history"][0]["train_loss"]) == {"sst"} and set(record["history"][0]["dev"]) >= {"sst_acc"}
+    assert {"sst_acc", "para_acc", "sts_corr", "overall"} <= set(record["metrics"]["dev"])
+    assert {name: len(values) for name, values in record["untrained_heads"].items()} == {"para_acc": 20, "sts_corr": 20}
+
+
+def test_a_sequential_run_trains_one_task_in_each_phase(materials):
+    spec = replace(SPEC, schedule=ScheduleSpec("sequential"), epochs=2)
+    record = run(spec, materials, 1).record
+    assert [list(entry["train_loss"]) for entry in record["history"]] == [["sst"]] * 2 + [["para"]] * 2 + [["sts"]] * 2
+    assert record["counts"]["examples"] == {"sst": 160, "para": 240, "sts": 128}
+
+
+def test_a_cycled_set_is_drawn_afresh_when_it_starts_again(materials):
+    spec = replace(SPEC, schedule=ScheduleSpec("joint", stop="cycle"), epochs=1)
+    record = run(spec, materials, 1).record
+    assert record["counts"]["updates"] == 15  # 120 Quora pairs in batches of 8
+    assert record["counts"]["examples"] == {"sst": 15 * 8, "para": 120, "sts": 15 * 8}
+
+
+def test_capped_sets_are_drawn_afresh_each_epoch(materials, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(loop, "epoch_batches", lambda *a: drawn.append(a) or epoch_batches(*a))
+    run(replace(SPEC.with_tasks(para={"examples": 16}), schedule=ScheduleSpec()), materials, 1)
+    first, second = [set(np.concatenate(epoch_batches(*a))) for a in drawn if a[1] == 16]
+    assert len(first) == len(second) == 16 and first != second
+
+
+def test_biased_and_annealed_runs_have_the_updates_their_specs_predict(materials):
+    sizes = {"sst": 80, "para": 120, "sts": 64}
+    for schedule in (ScheduleSpec("biased"), ScheduleSpec("annealed", updates=7), ScheduleSpec("annealed")):
+        spec = replace(SPEC, schedule=schedule)
+        record = run(spec, materials, 1).record
+        assert record["counts"]["updates"] == spec.total_updates(sizes) == record["history"][-1]["updates"]
+
+
+def test_the_record_holds_what_learned_weights_and_surgery_did(materials):
+    spec = replace(SPEC, weighting=WeightingSpec("automatic", lr=1e-2), surgery=SurgerySpec("pcgrad"))
+    outcome = run(spec, materials, 1)
+    first, last = outcome.record["history"][0], outcome.record["history"][-1]
+    assert set(first["conflicts"]) == {"sst-para", "sst-sts", "para-sts"}
+    assert all(0 <= c["rate"] <= 1 and c["pairs"] == 8 for c in first["conflicts"].values())
+    assert first["loss_factors"] != last["loss_factors"]
+    assert outcome.probes["trace_cosine"].shape == (16, 3) and outcome.probes["trace_factor"].shape == (16, 3)
+    assert outcome.record["trace"] == {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

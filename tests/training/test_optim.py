@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from transformers import get_linear_schedule_with_warmup
 
-from common.training.optim import AdamW
+from common.spec import RateSpec
+from common.training.optim import AdamW, make_schedulers, rate_multiplier
 
 
 def problem(dtype=torch.float64):
@@ -90,3 +92,54 @@ def test_frozen_parameters_and_unknown_variants_are_refused():
         AdamW(weights)
     with pytest.raises(ValueError, match="variant"):
         AdamW(problem()[0], variant="adam")
+
+
+def rates(rate, updates=20, epochs=10):
+    """The rate of every update, and of a second group at a tenth of it."""
+    optimizer = AdamW([{"params": problem()[0]}, {"params": problem()[0], "lr": 1e-4}], lr=1e-3)
+    per_update, _ = make_schedulers(optimizer, rate, updates, epochs)
+    found = []
+    for _ in range(updates):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
+        per_update.step()
+    return np.array(found)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.35])
+def test_linear_rate_equals_transformers(warmup):
+    optimizer = torch.optim.SGD(problem()[0], lr=1e-3)
+    scheduler = get_linear_schedule_with_warmup(optimizer, round(warmup * 20), 20)
+    expected = []
+    for _ in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    found = rates(RateSpec("linear", warmup=warmup))
+    np.testing.assert_allclose(found[:, 0], expected, rtol=1e-12)
+    np.testing.assert_allclose(found[:, 1], found[:, 0] / 10)  # groups keep their ratio
+
+
+def test_step_rate_equals_torch_stepped_once_per_epoch():
+    """Step size 5 and gamma 0.1 in 10 epochs of 2 updates (BERT++'s Model F), as a share of training."""
+    optimizer = torch.optim.SGD(problem()[0], lr=1e-3)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=5, gamma=0.1)
+    expected = []
+    for update in range(20):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if update % 2 == 1:
+            scheduler.step()
+    np.testing.assert_allclose(rates(RateSpec("step", step=0.5, factor=0.1))[:, 0], expected, rtol=1e-12)
+
+
+def test_constant_rate_stays_and_warm_up_rises_in_any_kind():
+    assert set(rates(RateSpec())[:, 0]) == {1e-3}
+    assert [rate_multiplier(RateSpec(warmup=0.2), done, 20) for done in range(6)] == [0, 0.25, 0.5, 0.75, 1, 1]
+
+
+@pytest.mark.parametrize("updates", [1, 2, 3])
+def test_rates_of_very_short_runs_are_finite_and_never_negative(updates):
+    for kind in ("constant", "linear", "step"):
+        found = rates(RateSpec(kind, warmup=0.1), updates)
+        assert np.isfinite(found).all() and (found >= 0).all() and found[0, 0] > 0
