@@ -237,15 +237,18 @@ def test_smart_term_on_the_embeddings_of_a_library_bert_equals_a_plain_implement
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.variant)
 def test_smart_padding_pitfall_noise_is_exactly_zero_even_where_the_model_looks_at_padding(spec):
     ((_, mask),) = make_inputs()
-    weight = torch.randn(H, C, generator=seeded(3))
+    weight, seen = torch.randn(H, C, generator=seeded(3)), []
 
     def predict(noise):
+        seen.append(noise[0].detach())
         return torch.tanh(noise[0] @ weight).sum(1)  # sums over padding too
 
     clean = predict((torch.ones(B, T, H),))
-    (noise,) = adversarial_noise(predict, clean, [mask], H, spec, symmetric_kl, seeded())
+    seen.clear()
+    (noise,) = adversarial_noise(predict, clean, [mask], H, replace(spec, steps=2), symmetric_kl, seeded())
     real = mask.bool()
-    assert (noise[~real] == 0).all() and (~real).any()
+    assert (~real).any() and len(seen) == 2
+    assert all((given[~real] == 0).all() for given in [*seen, noise])
     assert (noise[real].abs().amax(-1) > 0).all()
 
 
@@ -265,6 +268,16 @@ def test_smart_epsilon_pitfall_public_code_makes_noise_of_size_one_whatever_the_
         sizes = noise[inputs[0][1].bool()].abs().amax(-1)
         # start 1e-5 and guard 1e-6: at least 1e-5 / 1.1e-5 where the largest of H numbers is one deviation
         assert sizes.min() > 0.85 and sizes.max() <= 1
+
+
+def test_smart_public_code_without_dropout_hardly_leaves_the_direction_of_its_random_start():
+    model, ((ids, mask),) = make()
+    start = torch.randn(B, T, H, generator=seeded())
+    for step_size, is_random in [(1e-3, True), (1e3, False)]:
+        spec = SmartSpec(1.0, ("sst",), step_size=step_size)
+        (noise,) = adversarial_noise(*arguments(model, ((ids, mask),), spec))
+        cosines = torch.cosine_similarity(noise, start, dim=-1)[mask.bool()]
+        assert (cosines.min() > 0.9999) == is_random
 
 
 @pytest.mark.parametrize("epsilon", [1e-5, 1e-2])
