@@ -33,7 +33,7 @@ def data_card(lab) -> dict:
     counts, labels (label or score bin -> n), lengths (tokens with special ones, both sentences of a pair in one input:
     bins, counts, max, mean), truncated, left_out (ids), fingerprint.
     """
-    return _card(lab, "data", lambda: _measure_data(lab))
+    return card(lab, "data", lambda: _measure_data(lab))
 
 
 def parity_card(lab) -> dict:
@@ -42,18 +42,19 @@ def parity_card(lab) -> dict:
     bert: {"random": ..., "encoder": ...}, each with hidden and pooler, against `transformers.BertModel`. adamw: after
     50 steps, both of our variants against `torch.optim.AdamW`.
     """
-    return _card(lab, "parity", lambda: _measure_parity(lab))
+    return card(lab, "parity", lambda: _measure_parity(lab))
 
 
-def _card(lab, name: str, measure: Callable[[], dict]) -> dict:
-    card = lab.store.card(name)
-    if card is None:
+def card(lab, name: str, measure: Callable[[], dict]) -> dict:
+    """The card of that name, measured on first need and stored; in report-only mode it must be there."""
+    found = lab.store.card(name)
+    if found is None:
         if lab.report_only:
             fix = "Run the profile without --report-only once."
             raise StudyError("E-MISSING", f"cards/{name}.json", "there is no such card.", fix)
         lab.store.write_card(name, measure())
-        card = lab.store.card(name)
-    return card
+        found = lab.store.card(name)
+    return found
 
 
 def _measure_data(lab) -> dict:

@@ -24,6 +24,7 @@ from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
 from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
+from common.study import combine
 from common.study.execute import FORCE, POOL, Event, Job, default_jobs, local_pool, run_remotely
 from common.study.progress import Progress
 from common.study.rows import Row
@@ -42,7 +43,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class RowResult:
-    """What one row came to: a record per seed (and per spec, where a row has several), in order.
+    """What one row came to: a record per seed, in order (see combine.py for rows of several runs or of none).
 
     coincides_with: an earlier row of the same call that is the same run under this profile.
     """
@@ -123,7 +124,7 @@ class Study:
         wanted = [] if self.report_only else self._wanted(by_id)
         failed = {run_id: event for run_id, event in self._train(wanted).items() if event["event"] == "failed"}
         records = self._read({run_id: plan for run_id, plan in by_id.items() if run_id not in failed})
-        return _results(rows, plans, records, failed)
+        return self._results(rows, plans, records, failed)
 
     def plan(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> list[Planned]:
         """Every run the rows ask for: row by row, seed by seed."""
@@ -206,6 +207,30 @@ class Study:
             self.refuse_stale(records.values())
         return records
 
+    def _results(self, rows: list[Row], plans: list[Planned], records: dict, failed: dict[str, Event]) -> Results:
+        results, first_with = Results(), {}
+        for row in rows:
+            ids = {plan.run_id: plan.applied.seed for plan in plans if plan.row is row}
+            first = first_with.setdefault(tuple(ids), row.id) if ids else row.id
+            results[row.id] = RowResult(
+                row=row,
+                records=self._combined(row, [records[i] for i in ids if i in records]),
+                failures=tuple(Failure(ids[i], i, failed[i]["message"], failed[i]["log"]) for i in ids if i in failed),
+                coincides_with=None if first == row.id else first,
+            )
+        return results
+
+    def _combined(self, row: Row, records: list[dict]) -> tuple[dict, ...]:
+        """One record per seed; a row of several models needs all of them."""
+        if row.combine == "random":
+            return tuple(combine.random_answers(self, seed) for seed in self.seeds)
+        if row.combine == "one":
+            return tuple(records)
+        by_seed: dict[int, list[dict]] = {}
+        for record in records:
+            by_seed.setdefault(record["spec"]["seed"], []).append(record)
+        return tuple(combine.per_task(found) for found in by_seed.values() if len(found) == len(row.specs))
+
     def _command(self) -> str:
         """The command that trains what this study shows."""
         options = {"--profile": self.profile.name, "--seeds": ",".join(map(str, self.seeds))}
@@ -273,17 +298,3 @@ def _weights_sha256(encoder: str) -> str | None:
     if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or has_minilm):
         return None
     return weights.file_sha256(weights.resolve_encoder(encoder) / weights.WEIGHT_FILE)
-
-
-def _results(rows: list[Row], plans: list[Planned], records: dict[str, dict], failed: dict[str, Event]) -> Results:
-    results, first_with = Results(), {}
-    for row in rows:
-        ids = {plan.run_id: plan.applied.seed for plan in plans if plan.row is row}
-        first = first_with.setdefault(tuple(ids), row.id) if ids else row.id
-        results[row.id] = RowResult(
-            row=row,
-            records=tuple(records[i] for i in ids if i in records),
-            failures=tuple(Failure(ids[i], i, failed[i]["message"], failed[i]["log"]) for i in ids if i in failed),
-            coincides_with=None if first == row.id else first,
-        )
-    return results

@@ -158,7 +158,8 @@ def applied_frame(study: Study, of: Row) -> pd.DataFrame:
 
 def run_ids(results: Results) -> list[str]:
     """Ids of all runs behind these rows."""
-    return [record["run_id"] for result in results.values() for record in result.records]
+    records = [record for result in results.values() for record in result.records]
+    return [run_id for record in records for run_id in record.get("parts", [record["run_id"]])]
 
 
 def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:

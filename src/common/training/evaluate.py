@@ -23,6 +23,7 @@ EVALUATION_TOKENS = 2048
 METRIC_NAMES = {"sst": "sst_acc", "para": "para_acc", "sts": "sts_corr", "cfimdb": "cfimdb_acc"}
 # Tasks whose mean is the `overall` of the reports.
 OVERALL_TASKS = ("sst", "para", "sts")
+OVERALLS = ("overall", "overall_normalised")
 COSINE_THRESHOLDS = np.linspace(-1.0, 1.0, 201)
 UNTRAINED_DRAWS = 20
 
@@ -68,24 +69,29 @@ def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.
         labels: task -> (N,).
 
     Returns:
-        Metric name -> value or None, and metric name -> reason for each None. `overall` is (sst + para + r) / 3,
-        `overall_normalised` SlapBERT's (sst + para + (r + 1) / 2) / 3.
+        Metric name -> value or None, and metric name -> reason for each None.
     """
     values, reasons = {}, {}
     for task in (task for task in spec.tasks if task.name in outputs):
         name = METRIC_NAMES[task.name]
-        values[name], reasons[name] = _task_metric(task, outputs[task.name], labels[task.name])
+        predictions = predict(task, outputs[task.name])
+        values[name], reasons[name] = task_metric(task.name, predictions, labels[task.name])
         if task.name == "para" and task.pair_method == "cosine":
             values |= _best_threshold(outputs["para"][:, 0], labels["para"])
-    parts = {name: values.get(METRIC_NAMES[name]) for name in OVERALL_TASKS}
-    missing = [name for name, value in parts.items() if value is None]
-    for name, shift in (("overall", 0.0), ("overall_normalised", 1.0)):
-        if missing:
-            values[name], reasons[name] = None, f"no value for {', '.join(missing)}"
-        else:
-            correlation = (parts["sts"] + shift) / (1 + shift)
-            values[name] = (parts["sst"] + parts["para"] + correlation) / 3
+    both, missing = overall(values)
+    values, reasons = values | both, reasons | missing
     return values, {name: reason for name, reason in reasons.items() if values.get(name) is None}
+
+
+def overall(values: dict) -> tuple[dict, dict]:
+    """Both overall scores of a set of metrics, and why where one is None: `overall`, (sst + para + r) / 3, and
+    SlapBERT's `overall_normalised`, (sst + para + (r + 1) / 2) / 3."""
+    parts = {name: values.get(METRIC_NAMES[name]) for name in OVERALL_TASKS}
+    missing = ", ".join(name for name, value in parts.items() if value is None)
+    if missing:
+        return dict.fromkeys(OVERALLS), dict.fromkeys(OVERALLS, f"no value for {missing}")
+    accuracies, r = parts["sst"] + parts["para"], parts["sts"]
+    return dict(zip(OVERALLS, ((accuracies + r) / 3, (accuracies + (r + 1) / 2) / 3), strict=True)), {}
 
 
 def selection_score(spec: RunSpec, values: dict) -> float | None:
@@ -110,9 +116,11 @@ def untrained_heads(model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded
         for rows in sorted_batches(dev[task.name].lengths, EVALUATION_TOKENS):
             vectors = model.sentence_vectors(task.name, dev[task.name].batch(rows, model.device))
             order.append(rows)
-            outputs.append(torch.stack([head(*vectors) for head in heads]).cpu().numpy())  # (draws, B, C)
+            outputs.append(torch.stack([h(*vectors) for h in heads]).cpu().numpy())  # (draws, B, C)
         labels = dev[task.name].labels[np.concatenate(order)]
-        scores = [_task_metric(task, output, labels)[0] for output in np.concatenate(outputs, axis=1)]
+        scores = [
+            task_metric(task.name, predict(task, output), labels)[0] for output in np.concatenate(outputs, axis=1)
+        ]
         found[METRIC_NAMES[task.name]] = scores
     return found
 
@@ -135,11 +143,11 @@ def _best_threshold(scores: np.ndarray, labels: np.ndarray) -> dict:
     return {"para_acc_best_threshold": float(accuracies[best]), "para_best_threshold": float(thresholds[best])}
 
 
-def _task_metric(task: TaskSpec, outputs: np.ndarray, labels: np.ndarray) -> tuple[float | None, str]:
-    predictions = predict(task, outputs)
+def task_metric(task: str, predictions: np.ndarray, labels: np.ndarray) -> tuple[float | None, str]:
+    """Accuracy or Pearson r of (N,) predictions, or None and why it does not exist."""
     if not np.isfinite(predictions).all():
         return None, "the model predicts non-finite values"
-    if TASKS[task.name].metric == "accuracy":
+    if TASKS[task].metric == "accuracy":
         return float(accuracy_score(labels.astype(np.int64), predictions)), ""
     if np.ptp(predictions) <= 1e-6 * max(1.0, float(np.abs(predictions).max())):
         return None, "the model predicts a constant, so the correlation does not exist"
