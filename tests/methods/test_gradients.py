@@ -163,6 +163,14 @@ def test_pcgrad_skips_a_zero_gradient():
     torch.testing.assert_close(pcgrad(with_zero, seeded(0)), pcgrad(CONFLICTING[:2], seeded(0)))
 
 
+def test_pcgrad_skips_a_gradient_whose_squared_norm_is_too_small_for_float32():
+    """Its product with an ordinary gradient is negative and survives, its own square does not: no division by 0."""
+    products = gramian([(torch.tensor([1.0, 1.0]),), (torch.tensor([-1e-23, 0.0]),)])
+    assert products[0, 1] < 0 and products[1, 1] == 0
+    weights = pcgrad_weights(products, seeded(0))
+    assert weights[0].tolist() == [1, 0] and weights.isfinite().all()
+
+
 def test_pcgrad_of_tiny_float32_gradients_does_not_lose_the_conflict():
     tiny = CONFLICTING.float() * 1e-25  # squares of these are zero in float32
     torch.testing.assert_close(pcgrad(tiny, seeded(0)) * 1e25, pcgrad(CONFLICTING, seeded(0)).float())
