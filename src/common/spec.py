@@ -391,6 +391,8 @@ class Profile:
             schedule=replace(spec.schedule, updates=self._updates(spec, batch_size)),
             precision=self.precision,
             dev_examples=self.dev_examples,
+            # At weight 0 SMART is exactly off, so lambda 0 is the run without it and is trained once.
+            smart=spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None,
         )
         factor = self.rate_factor(spec, applied)
         return replace(
