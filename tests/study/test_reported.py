@@ -32,6 +32,39 @@ def test_every_collected_number_is_in_our_copy_with_its_value() -> None:
     assert len(tables) + 2 * len(reported.examples("swissbert")) == 104
 
 
+def test_all_432_collected_numbers_are_in_our_copy_in_their_order() -> None:
+    if not FACTS.exists():
+        pytest.skip("the collected facts are not beside this checkout")
+    with FACTS.open(encoding="utf-8", newline="") as file:
+        theirs = [tuple(line.values()) for line in csv.DictReader(file)]
+    names = ("report", "table", "row", "label", "split", "metric", "value")
+    ours = [tuple(line[name] for name in names) for _, line in reported._lines("printed.csv", reported.PRINTED_COLUMNS)]
+    assert len(ours) == 432 and sorted(ours) == sorted(theirs)
+    for report in {line[0] for line in theirs}:
+        assert [line for line in ours if line[0] == report] == [line for line in theirs if line[0] == report]
+
+
+def test_every_number_has_a_section_and_every_metric_name_is_used() -> None:
+    lines = [line for _, line in reported._lines("printed.csv", reported.PRINTED_COLUMNS)]
+    assert all(line["section"] for line in lines)
+    assert {line["metric"] for line in lines} == set(reported.METRICS)
+
+
+def test_examples_repeat_the_printed_predictions() -> None:
+    printed = reported.printed("swissbert", "text_sec6_examples")
+    for example in reported.examples("swissbert"):
+        assert printed[example["id"]] == {
+            "example_true_label": example["label"],
+            "example_prediction": example["reported"],
+        }
+
+
+def test_labels_and_splits_are_those_of_one_table() -> None:
+    assert reported.splits("swissbert", "table4") == ["dev", "test"]
+    assert reported.labels("swissbert", "table4", "dev")["swissbert_final"].endswith("Dev Leaderboard")
+    assert reported.splits("swissbert", "table9") == [] and reported.labels("swissbert", "table9") == {}
+
+
 def test_printed_overall_is_the_mean_of_the_three_printed_metrics() -> None:
     for table in ("table2", "table3", "table4"):
         for metrics in reported.printed("swissbert", table).values():

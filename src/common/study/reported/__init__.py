@@ -1,7 +1,8 @@
 """What the reports print: numbers, example predictions, stated counts and claims. Facts only; nothing of ours is here.
 
-printed.csv holds the numbers of the tables, examples.csv the sentences a report prints with its predictions, stated.csv
-the counts it gives for the data, claims.yaml its claims as comparisons. All of it was written before the first run.
+printed.csv holds every printed number, of tables and of text; examples.csv the sentences a report prints with its
+predictions, stated.csv the counts it gives for the data, claims.yaml its claims as comparisons. All of it was written
+before the first run.
 """
 
 from __future__ import annotations
@@ -17,7 +18,20 @@ import yaml
 from common.errors import StudyError
 
 SPLITS = ("train", "dev", "test")
-METRICS = ("sst_acc", "para_acc", "sts_corr", "cfimdb_acc", "overall")
+SCORES = ("sst_acc", "para_acc", "sts_corr", "cfimdb_acc", "overall")
+# What else the reports print: parts of a score, quoted times and gains, predictions for their example sentences. Where
+# a scan is damaged, both readings of a number are kept (ocr1, ocr2).
+METRICS = (
+    *SCORES,
+    *("para_acc_paraphrases", "para_acc_non_paraphrases"),
+    *("train_time_min", "train_time_min_per_epoch", "train_time_reduction_factor"),
+    *("pct_gain_sst_acc_vs_baseline", "pct_gain_para_acc_vs_baseline", "pct_gain_sts_corr_vs_baseline"),
+    *("pct_gain_overall_vs_baseline", "pct_drop_para_acc_vs_no_surgery", "pct_gain_train_time_vs_no_surgery"),
+    *("sts_batches_per_epoch_original", "sts_batches_per_epoch_cycled", "pct_increase_sts_batches"),
+    *("leaderboard_rank", "leaderboard_size", "n_embeddings"),
+    *("example_true_label", "example_prediction"),
+    *("pred_non_reg", "pred_non_reg_ocr1", "pred_non_reg_ocr2", "pred_reg", "pred_reg_ocr1", "pred_reg_ocr2"),
+)
 OPERATORS = (">", ">=", "<", "<=")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
 EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "predicted")
@@ -67,10 +81,15 @@ def printed(report: str, table: str, split: str = "dev") -> dict[str, dict[str, 
     return found
 
 
-def labels(report: str, table: str) -> dict[str, str]:
-    """Row id -> label, as one printed table has them."""
-    lines = (line for _, line in _lines("printed.csv", PRINTED_COLUMNS))
-    return {line["row"]: line["label"] for line in lines if (line["report"], line["table"]) == (report, table)}
+def labels(report: str, table: str, split: str | None = None) -> dict[str, str]:
+    """Row id -> label in the order one table prints them (None: of any split); empty where nothing is printed."""
+    found = [line for line in _table(report, table) if split in (None, line["split"])]
+    return {line["row"]: line["label"] for line in found}
+
+
+def splits(report: str, table: str) -> list[str]:
+    """The splits of which one table prints numbers; none where there is no such table."""
+    return list(dict.fromkeys(line["split"] for line in _table(report, table)))
 
 
 def examples(report: str) -> list[dict]:
@@ -109,6 +128,11 @@ def claims(report: str, rows: list[str] | None = None) -> list[Claim]:
     return [claim for claim in found if {row for term in claim.terms for row in (term.a, term.b)} <= set(rows)]
 
 
+def _table(report: str, table: str) -> Iterator[dict[str, str]]:
+    lines = (line for _, line in _lines("printed.csv", PRINTED_COLUMNS))
+    return (line for line in lines if (line["report"], line["table"]) == (report, table))
+
+
 def _claim(entry: dict) -> Claim:
     where = f"claims.yaml: {entry.get('id', '?')}"
     if set(entry) != {"id", "section", "statement", "terms", "rule"}:
@@ -120,7 +144,7 @@ def _term(where: str, values: list) -> Term:
     if len(values) != 6:
         raise _bad(where, f"a term has metric, split, a, op, b, margin; found {values}")
     term = Term(*values)
-    if term.metric not in METRICS or term.split not in SPLITS or term.op not in OPERATORS:
+    if term.metric not in SCORES or term.split not in SPLITS or term.op not in OPERATORS:
         raise _bad(where, f"unknown metric, split or operator in {values}")
     if not (isinstance(term.margin, float) and math.isfinite(term.margin) and term.margin >= 0):
         raise _bad(where, f"margin {term.margin!r} is no number of at least 0")
