@@ -200,6 +200,7 @@ def _impossible_schedule(spec: RunSpec) -> list[tuple[bool, str]]:
             spec.surgery.kind != "none" and not grouped,
             f"surgery compares the gradients of one update: {schedule.kind} has one task in each.",
         ),
+        (spec.surgery.kind == "none" and spec.surgery.reduction != "sum", "without surgery nothing is reduced."),
         (spec.surgery.kind != "none" and spec.encoder.frozen, "a frozen encoder has no gradients to compare."),
         (
             spec.encoder.trained_by is not None and grouped,
@@ -210,6 +211,10 @@ def _impossible_schedule(spec: RunSpec) -> list[tuple[bool, str]]:
             "a plateau schedule has no warm-up: one would undo the other's rate.",
         ),
         (spec.weighting.lr is not None and spec.weighting.kind == "fixed", "fixed weights have no learning rate."),
+        (
+            spec.weighting.kind != "fixed" and any(task.loss_weight == 0 for task in spec.trained_tasks),
+            "a learned weight of a loss that counts nothing would grow without bound.",
+        ),
         (
             spec.weighting.regression_half and spec.weighting.kind != "uncertainty",
             "regression_half belongs to weighting uncertainty.",

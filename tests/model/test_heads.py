@@ -129,9 +129,7 @@ def test_sbert_features_are_both_vectors_and_their_difference():
     u, v = vectors_of(model, "sts", batch)
     out = model.heads["sts"].out
     assert out.in_features == 3 * 16
-    expected = (
-        u @ out.weight[:, :16].T + v @ out.weight[:, 16:32].T + (u - v).abs() @ out.weight[:, 32:].T + out.bias
-    )
+    expected = u @ out.weight[:, :16].T + v @ out.weight[:, 16:32].T + (u - v).abs() @ out.weight[:, 32:].T + out.bias
     torch.testing.assert_close(model("sts", batch), expected)
 
 

@@ -70,11 +70,12 @@ class Trainer:
         for task, batch in group:
             self.model.prepare_update(task)
             loss, regulariser = self._losses(task, batch)
-            losses.append((task, self._finite(task, loss)))
+            losses.append((task, loss.item()))
             if regulariser is not None:
-                regularisers.append((task, self._finite(task, regulariser)))
+                regularisers.append((task, regulariser.item()))
                 loss = loss + regulariser
             term = self.weights(task, loss)
+            self._refuse_non_finite(f"task {task}", "the loss", term.item())
             if term.requires_grad:
                 term.backward()
             if self.spec.surgery.kind != "none":
@@ -115,16 +116,15 @@ class Trainer:
     def _combine(self, tasks: list[str], taken: list[tuple[Tensor | None, ...]]) -> list[tuple[TaskPair, float]]:
         """Put the combined gradient of the shared parameters in place; the cosines of all pairs of batches."""
         inner = gramian(taken)
+        self._refuse_non_finite("surgery", "an inner product of gradients", inner.sum().item())
         put_gradients(self.shared, taken, combine(inner, self.spec.surgery, self.surgery_generator))
         values = cosines(inner)
         return [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
 
-    def _finite(self, task: str, loss: Tensor) -> float:
-        value = loss.item()
+    def _refuse_non_finite(self, where: str, name: str, value: float) -> None:
         if not math.isfinite(value):
-            what = f"the loss is {value} at rate {self.optimizer.param_groups[0]['lr']:g}."
-            raise StudyError("E-NONFINITE", f"task {task}", what, "Lower the learning rate.")
-        return value
+            what = f"{name} is {value} at rate {self.optimizer.param_groups[0]['lr']:g}."
+            raise StudyError("E-NONFINITE", where, what, "Lower the learning rate.")
 
 
 def make_optimizer(model: MultitaskModel, weights: LossWeights, spec: RunSpec) -> AdamW:
