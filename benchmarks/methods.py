@@ -1,0 +1,163 @@
+"""What each method costs beside the plain joint step: parameters added, time per update, both from one run.
+
+    python benchmarks/methods.py [--encoder NAME_OR_FOLDER] [--rounds N] [--json FILE] [--markdown FILE]
+
+Every method updates a model of its own on the same batches (a batch of each task, of the embedded corpus). Methods take
+turns, so that a busy machine slows all of them; a ratio is taken within a round, and what is printed is its median and
+the range of its middle half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer, stateless_generator
+from common.data.sources import load
+from common.model.bert import BertModel
+from common.model.heads import MultitaskModel
+from common.model.weights import resolve_encoder
+from common.spec import (
+    ENCODER_SIZES,
+    PROFILES,
+    EncoderSpec,
+    PalSpec,
+    RunSpec,
+    ScheduleSpec,
+    SmartSpec,
+    SurgerySpec,
+    TaskSpec,
+    WeightingSpec,
+)
+from common.training.loop import environment
+from common.training.step import Trainer
+
+PLAIN = "joint step, pair encoding"
+UPDATES = 2  # a round: enough that a clock's grain does not show
+
+
+def methods(encoder: str, precision: str) -> dict[str, RunSpec]:
+    """The plain joint step, and one change of it per method."""
+    sst, para, sts = TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
+    plain = RunSpec((sst, para, sts), EncoderSpec(encoder), ScheduleSpec("joint"), batch_size=16, precision=precision)
+    separate = plain.with_tasks(para={"pair_method": "separate"}, sts={"pair_method": "separate"})
+    every = ("sst", "para", "sts")
+    pals = PROFILES["quick"].apply(replace(plain, encoder=EncoderSpec(pals=PalSpec())), encoder=encoder).encoder.pals
+    frozen_layers = max(1, ENCODER_SIZES[encoder].layers // 6) if encoder in ENCODER_SIZES else 1
+    shared = dict.fromkeys(every, {"shared_transformer": True})
+    fusion = {"projection": True, "head_layers": 2}
+    return {
+        PLAIN: plain,
+        "separate encoding": separate,
+        "cosine": separate.with_tasks(
+            para={"pair_method": "cosine", "loss": "cosine_embedding"}, sts={"pair_method": "cosine"}
+        ),
+        "fusion heads, separate": separate.with_tasks(para=fusion, sts=fusion),
+        "shared transformer layer, separate": separate.with_tasks(**shared),
+        "multiple negatives ranking on STS": plain.with_tasks(sts={"pair_method": "cosine", "loss": "mnrl"}),
+        "PCGrad": replace(plain, surgery=SurgerySpec("pcgrad")),
+        "conflicts measured": replace(plain, surgery=SurgerySpec("measure")),
+        "uncertainty weights": replace(plain, weighting=WeightingSpec("uncertainty")),
+        "automatic weights": replace(plain, weighting=WeightingSpec("automatic")),
+        "SMART on all tasks": replace(plain, smart=SmartSpec(1.0, every)),
+        "SMART on SST": replace(plain, smart=SmartSpec(1.0, ("sst",))),
+        "SMART with proximal term": replace(plain, smart=SmartSpec(1.0, every, bregman=1.0)),
+        "PALs": replace(plain, encoder=replace(plain.encoder, pals=pals)),
+        "first layers frozen": replace(plain, encoder=replace(plain.encoder, frozen_layers=frozen_layers)),
+        "frozen encoder": replace(plain, encoder=replace(plain.encoder, frozen=True)),
+    }
+
+
+class Contestant:
+    """One method with a model of its own, and the batches of every round."""
+
+    def __init__(self, spec: RunSpec, folder: Path, corpus: dict):
+        encoder = BertModel.from_pretrained(folder)
+        tokenizer = load_tokenizer(folder, input_limit(encoder.config.max_position_embeddings))
+        model = MultitaskModel(encoder, spec, stateless_generator(0, "heads"))
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.trainer = Trainer(model, spec, updates=10**6)
+        self.train = {t.name: encode(corpus[t.name]["train"], tokenizer, Layout.of(t)) for t in spec.tasks}
+
+    def seconds(self, number: int) -> float:
+        """Time of one round: UPDATES joint updates on the same examples for every method."""
+        groups = []
+        for update in range(UPDATES):
+            rows = {n: epoch_batches(e.lengths, 16, 16, (number, update, n))[0] for n, e in self.train.items()}
+            groups.append([(name, self.train[name].batch(rows[name])) for name in rows])
+        started = time.perf_counter()
+        for group in groups:
+            self.trainer.update(group)
+        return (time.perf_counter() - started) / UPDATES
+
+
+def measure(encoder: str, precision: str, rounds: int) -> dict:
+    """Per method: parameters added, median milliseconds per update, and its ratio to the plain step within a round."""
+    folder, corpus = resolve_encoder(encoder), load("embedded")
+    field = {name: Contestant(spec, folder, corpus) for name, spec in methods(encoder, precision).items()}
+    times: dict[str, list[float]] = {name: [] for name in field}
+    for number in range(-1, rounds):  # the first round warms up
+        for name, contestant in field.items():
+            taken = contestant.seconds(number)
+            if number >= 0:
+                times[name].append(taken)
+        print(f"round {number + 1} of {rounds}", flush=True)
+    plain = times[PLAIN]
+    found = {}
+    for name, contestant in field.items():
+        ratios = [a / b for a, b in zip(times[name], plain, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        added = contestant.parameters - field[PLAIN].parameters
+        found[name] = {
+            "added": added,
+            "ms": 1000 * statistics.median(times[name]),
+            "ratio": middle,
+            "range": [low, high],
+        }
+    return {
+        "encoder": encoder,
+        "precision": precision,
+        "rounds": rounds,
+        "methods": found,
+        "environment": environment(),
+    }
+
+
+def markdown(found: dict) -> str:
+    """The table of the README: ratios only, for absolute times belong to one machine."""
+    lines = ["| Method | Parameters added | Time per update | Middle half |", "|---|---:|---:|---:|"]
+    for name, line in found["methods"].items():
+        low, high = line["range"]
+        lines.append(f"| {name} | {line['added']:+,} | {line['ratio']:.2f} × | {low:.2f} to {high:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python benchmarks/methods.py", description=main.__doc__)
+    parser.add_argument("--encoder", default="minilm-l6", help="a known name or a folder (default: minilm-l6)")
+    parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"), help="of the encoder (default: bf16)")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds after the one that warms up (at least 2)")
+    parser.add_argument("--json", type=Path, help="also write everything measured here")
+    parser.add_argument("--markdown", type=Path, help="also write the table here")
+    options = parser.parse_args(arguments)
+    if options.rounds < 2:
+        parser.error("--rounds must be at least 2")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    found = measure(options.encoder, options.precision, options.rounds)
+    print(markdown(found))
+    for path, text in ((options.json, json.dumps(found, indent=1) + "\n"), (options.markdown, markdown(found))):
+        if path:
+            path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
