@@ -17,7 +17,8 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 WAY = ["data", "model", "methods", "training", "study", "report", "runner"]
 FOUNDATIONS = {"errors", "paths", "strict", "rules", "spec"}
 TOP = {"runner", "notebooks", "doctor"}
-CORE_LINES, ALL_LINES, FUNCTION_LINES = 1500, 4500, 60
+# Twenty methods, each with its checks and errors: the limit is what they take, so that the next one has to make room.
+CORE_LINES, ALL_LINES, FUNCTION_LINES = 1700, 5600, 60
 
 
 def room(module):

@@ -44,7 +44,7 @@ Call = Callable[..., subprocess.CompletedProcess]
 def notebook(path: Path, cells: list[str], parameters: str = PARAMETERS, kernel: str = "python3") -> None:
     code = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
     kernelspec = {"name": kernel, "display_name": "Python 3", "language": "python"}
-    metadata = {"kernelspec": kernelspec, "study": {"rows": [["swissbert", "table2"]]}}
+    metadata = {"kernelspec": kernelspec, "study": {"rows": ["swissbert/table2"]}}
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# A study"), *code], metadata=metadata), path)
 
@@ -164,14 +164,14 @@ def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Cal
 def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
     assert here(tmp_path, "--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1") == 0
     told = capsys.readouterr().out
-    assert "01_good: 5 runs, 0 in the store, 5 to train" in told and "no estimate yet" in told
+    assert "01_good: 12 runs, 0 in the store, 12 to train" in told and "no estimate yet" in told
     assert list(tmp_path.iterdir()) == []
     before = files(finished[0])
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1") == 0
     told = capsys.readouterr().out
-    assert "01_good: 5 runs, 2 in the store, 3 to train" in told and "no estimate" not in told
+    assert "01_good: 12 runs, 2 in the store, 10 to train" in told and "no estimate" not in told
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01", "--force") == 0
-    assert "01_good: 5 runs, 0 in the store, 5 to train" in capsys.readouterr().out
+    assert "01_good: 12 runs, 0 in the store, 12 to train" in capsys.readouterr().out
     assert files(finished[0]) == before
 
 

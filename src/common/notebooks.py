@@ -73,10 +73,10 @@ def check(path: Path, parameters: dict[str, object]) -> None:
             raise StudyError("E-PARAMETER", str(path), what, f"It has: {', '.join(known) or 'none'}.")
 
 
-def planned(path: Path) -> list[tuple[str, str]]:
-    """(report, table) pairs that a notebook announces in its metadata under `study.rows`."""
+def planned(path: Path) -> list[tuple[str, ...]]:
+    """What a notebook announces in its metadata under `study.rows`: ids of rows, or a report and a table of it."""
     node = nbformat.read(path, as_version=4)
-    return [(report, table) for report, table in node.metadata.get("study", {}).get("rows", [])]
+    return [tuple(entry.split("/")) for entry in node.metadata.get("study", {}).get("rows", [])]
 
 
 def prepare_kernels(folder: Path, threads: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ from common.report import gallery
 from common.spec import PROFILES, REPORT_TRAIN
 from common.study.execute import FORCE, POOL, Broker, Pool, private_folder, thread_environment
 from common.study.progress import Progress
-from common.study.rows import rows
+from common.study.rows import row, rows
 from common.study.session import Planned, Study, open_study
 from common.study.store import atomic_write
 from common.training.loop import code_hash
@@ -227,8 +227,8 @@ def _alone(path: Path, study: Study) -> Iterator[None]:
 
 def _planned(study: Study, chosen: list[Path]) -> list[tuple[Planned, dict | None]]:
     """Each run the notebooks announce, with its record where the store holds it; variants they make are not here."""
-    announced = dict.fromkeys(pair for path in chosen for pair in notebooks.planned(path))
-    plans = study.plan(row for report, table in announced for row in rows(report, table))
+    announced = dict.fromkeys(entry for path in chosen for entry in notebooks.planned(path))
+    plans = study.plan(r for entry in announced for r in (rows(*entry) if len(entry) == 2 else [row(*entry)]))
     store, distinct = study.store, {plan.run_id: plan for plan in plans}
     return [(plan, store.get(run_id) if store.has(run_id) else None) for run_id, plan in distinct.items()]
 

@@ -184,7 +184,7 @@ def test_sigmoid_of_a_cosine_spans_1_34_to_3_66_only():
 
 
 def test_relu_of_a_cosine_as_logit_never_falls_below_one_half():
-    """BERT++'s Model E: probabilities in 0.5 to 0.73, and a paraphrase is predicted exactly when the cosine is above 0."""
+    """BERT++'s Model E: probabilities in 0.5 to 0.73; a paraphrase is predicted exactly when the cosine is above 0."""
     task = TaskSpec("para", "cosine", loss="bce", output="relu")
     head, v = build(task).heads["para"], torch.eye(16)[:1]
     outputs = torch.cat([head(v, v), head(v, -v), head(v, torch.eye(16)[1:2])]).numpy()

@@ -72,7 +72,6 @@ def test_every_row_trains_under_smoke(row, outcomes):
         assert all(values[name] is None and reason for name, reason in reasons.items())
 
 
-
 def test_any_two_rows_that_differ_in_a_training_field_differ_in_their_parameters(outcomes):
     """A field that changes nothing would be a dead field.
 

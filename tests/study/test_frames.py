@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from common.study import frames
 from common.study.rows import row
+from common.study.session import RowResult
 
 CARD = {
     "counts": {"sst": {"train": 10, "dev": 4}, "para": {"train": 8, "dev": 4}, "sts": {"train": 5}},
@@ -44,9 +43,9 @@ class Store:
         return self.arrays
 
 
-def result(row_id: str) -> SimpleNamespace:
+def result(row_id: str) -> RowResult:
     record = {"run_id": "r-s0", "spec": {"seed": 0}, "probes": {"pair_tokens": ["[CLS]", "a", "[SEP]"]}}
-    return SimpleNamespace(row=row(row_id), records=(record,), failures=(), coincides_with=None)
+    return RowResult(row(row_id), (record,))
 
 
 def test_stated_counts_stand_beside_ours_with_their_difference() -> None:

@@ -6,12 +6,14 @@ import math
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from common.spec import to_dict
 from common.study import reported, stats
-from common.study.rows import row, rows
+from common.study.rows import reports, row, rows
+from common.study.session import RowResult
 
 PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
 
@@ -30,8 +32,8 @@ def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: flo
     }
 
 
-def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> SimpleNamespace:
-    return SimpleNamespace(row=row(row_id), records=records, failures=failures, coincides_with=coincides_with)
+def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> RowResult:
+    return RowResult(row(row_id), records, failures, coincides_with)
 
 
 def failure(seed: int) -> SimpleNamespace:
@@ -159,14 +161,23 @@ def test_history_has_every_metric_and_loss_once_a_seed() -> None:
         (PAIR, "pair encoding"),
         ("swissbert_zero_shot_cosine", "zero-shot cosine"),
         ("swissbert_pair_untrained", "untrained"),
+        ("slapbert_randbert", "random answers"),
     ],
 )
 def test_each_row_belongs_to_its_family(row_id: str, family: str) -> None:
-    assert stats.method(row(row_id).specs[0]) == family
+    assert stats.method(row(row_id)) == family
 
 
 def test_every_row_of_the_study_has_a_family_with_a_colour() -> None:
     from common.report.plots import METHOD_COLOURS
 
-    assert {stats.method(of.specs[0]) for of in rows("swissbert")} <= set(METHOD_COLOURS)
+    assert {stats.method(of) for report in reports() for of in rows(report)} <= set(METHOD_COLOURS)
     assert isinstance(stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.1))}), pd.DataFrame)
+
+
+def test_a_table_printed_on_test_is_not_set_beside_dev_scores() -> None:
+    of = rows("bertpp", "table3")[0]
+    frame = stats.comparison({of.id: RowResult(of, (record(of.id, 0, sst_acc=0.4),))})
+    assert of.split == "test" and np.isnan(frame.loc[of.id, ("SST accuracy", "here")])
+    assert frame.loc[of.id, ("SST accuracy", "reported")] == of.reported["sst_acc"]
+    assert "printed on test" in frame.loc[of.id, ("runs", "notes")]

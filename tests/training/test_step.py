@@ -283,7 +283,9 @@ def test_smart_perturbs_both_sentences_of_a_separately_encoded_pair(encoder_fold
     seen = []
     forward = BertModel.forward
     monkeypatch.setattr(
-        BertModel, "forward", lambda self, *a, noise=None, **k: seen.append(noise) or forward(self, *a, noise=noise, **k)
+        BertModel,
+        "forward",
+        lambda self, *a, noise=None, **k: seen.append(noise) or forward(self, *a, noise=noise, **k),
     )
     after(spec, encoder_folder, updates=1, group={"sts": random_batch(1, 7, parts=2, classes=1)})
     given = [noise for noise in seen if noise is not None]

@@ -124,7 +124,7 @@ def metric_frame(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, spli
 def attention_maps(store: RunStore, result: RowResult, head: int = 0) -> pd.DataFrame:
     """One head's attention on the named pair in the first, middle and last layer (swissBERT, Figures 1-3), one run."""
     lines = []
-    for record in result.records[:1]:
+    for record in result.runs[:1]:
         maps = store.probes(record["run_id"])["pair_attention"]  # (L, A, T, T)
         tokens = record["probes"]["pair_tokens"]
         known = {"run_id": record["run_id"], "layers": len(maps), "head": head + 1}
@@ -145,7 +145,7 @@ def attention_shares(store: RunStore, results: Results) -> pd.DataFrame:
     """Shares of the attention that sentence tokens give, by layer and head, averaged over STS dev."""
     lines = []
     for row_id, result in results.items():
-        for record in result.records:
+        for record in result.runs:
             known = _known(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
             probes = store.probes(record["run_id"])
             for name in sorted(name for name in probes if name.endswith("_mass")):
@@ -170,7 +170,7 @@ def threshold_frame(store: RunStore, results: Results) -> pd.DataFrame:
     """Quora accuracy against the cosine threshold, swept on each trained model; `used` is the row's own threshold."""
     lines = []
     for row_id, result in results.items():
-        for record in result.records:
+        for record in result.runs:
             curve = store.probes(record["run_id"]).get("para_threshold_curve")
             if curve is None:
                 continue
@@ -200,4 +200,4 @@ def _encoder(spec: dict) -> str:
 
 
 def _known(row_id: str, result: RowResult) -> dict:
-    return {"row": row_id, "label": result.row.label, "method": method(result.row.specs[0])}
+    return {"row": row_id, "label": result.row.label, "method": method(result.row)}

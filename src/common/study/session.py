@@ -53,6 +53,11 @@ class RowResult:
     failures: tuple[Failure, ...] = ()
     coincides_with: str | None = None
 
+    @property
+    def runs(self) -> tuple[dict, ...]:
+        """The records that are runs of their own, with arrays in the store."""
+        return tuple(record for record in self.records if "parts" not in record)
+
 
 class Results(dict[str, RowResult]):
     """Row id -> RowResult, in the order the rows were given."""

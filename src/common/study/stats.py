@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
-from common.spec import RunSpec
 from common.study.reported import Claim, Term
 from common.study.rows import Row, changes, row
 from common.study.session import Results, RowResult, Study
@@ -36,8 +35,11 @@ FAILED, UNDEFINED = "failed", "undefined"
 ABSENT = float("nan")
 
 
-def method(spec: RunSpec) -> str:
-    """The family of a model, which decides its colour in every figure."""
+def method(of: Row) -> str:
+    """The family of a row's (first) model, which decides its colour in every figure."""
+    if not of.specs:
+        return "random answers"
+    spec = of.specs[0]
     pairs = [task for task in spec.tasks if task.pair_method != "single"]
     if spec.epochs == 0:
         return "zero-shot cosine" if any(task.pair_method == "cosine" for task in pairs) else "untrained"
@@ -51,8 +53,8 @@ def method(spec: RunSpec) -> str:
 
 
 def value(record: dict, metric: str, split: str = "dev") -> float | None:
-    """One metric of a record; None where it is undefined or does not belong to the run."""
-    return record["metrics"][split].get(metric)
+    """One metric of a record; None where it is undefined, or the run or the split does not have it."""
+    return record["metrics"].get(split, {}).get(metric)
 
 
 def mean(results: Results, row_id: str, metric: str, split: str = "dev") -> float | str:
@@ -60,18 +62,18 @@ def mean(results: Results, row_id: str, metric: str, split: str = "dev") -> floa
     return _summary(results[row_id], metric, split)[0]
 
 
-def comparison(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str = "dev") -> pd.DataFrame:
+def comparison(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str | None = None) -> pd.DataFrame:
     """One line per row: each metric as reported, here (mean and standard deviation over seeds) and their difference.
 
     Args:
         results: row id -> RowResult, as `Study.run` returns it.
         metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first.
-        split: dev or test.
+        split: of our numbers; None takes the one that the row's table prints.
 
     Returns:
         Columns (group, quantity), index row id. `difference` is here minus reported. `sd` is empty for one seed.
     """
-    lines = [_comparison_line(result, metrics, split) for result in results.values()]
+    lines = [_comparison_line(result, metrics, split or result.row.split) for result in results.values()]
     frame = pd.DataFrame(lines, index=pd.Index(list(results), name="row"))
     frame.columns = pd.MultiIndex.from_tuples(list(frame.columns))
     return frame
@@ -108,7 +110,8 @@ def _summary(result: RowResult, metric: str, split: str) -> tuple[float | str, f
 def _belongs(record: dict, metric: str, split: str) -> bool:
     """Whether the run has what the metric is made of; an overall needs all three tasks."""
     tasks = {task["name"] for task in record["spec"]["tasks"]}
-    return metric in record["metrics"][split] and (not metric.startswith("overall") or tasks >= set(OVERALL_TASKS))
+    is_whole = not metric.startswith("overall") or tasks >= set(OVERALL_TASKS)
+    return is_whole and metric in record["metrics"].get(split, {})
 
 
 def _seeds(result: RowResult) -> str:
@@ -122,6 +125,8 @@ def _notes(result: RowResult, metrics: tuple[str, ...], split: str) -> list[str]
     notes = []
     if any(record["under_trained"] for record in result.records):
         notes.append("under-trained")
+    if split not in {name for record in result.records for name in record["metrics"]} and result.records:
+        notes.append(f"printed on {split}, which has no labels here")
     if result.coincides_with:
         notes.append(f"coincides with {result.coincides_with}")
     for metric in metrics:
@@ -150,9 +155,12 @@ def changes_frame(rows: Iterable[Row]) -> pd.DataFrame:
 
 def applied_frame(study: Study, of: Row) -> pd.DataFrame:
     """One line per field that the profile changes in a row: as the report has it, and as it runs here."""
-    written = of.specs[0]
-    applied = replace(of, specs=(study.apply(written, written.seed),))
-    lines = [{"field": name, "report": str(a), "here": str(b)} for name, (a, b) in changes(applied, of).items()]
+    lines = []
+    for written in of.specs:
+        as_row = replace(of, specs=(written,))
+        applied = replace(of, specs=(study.apply(written, written.seed),))
+        differing = changes(applied, as_row).items()
+        lines += [{"field": name, "report": str(a), "here": str(b)} for name, (a, b) in differing]
     return pd.DataFrame(lines, columns=["field", "report", "here"])
 
 
@@ -215,7 +223,7 @@ def history_frame(results: Results) -> pd.DataFrame:
     lines = []
     for row_id, result in results.items():
         for record in result.records:
-            known = {"row": row_id, "label": result.row.label, "method": method(result.row.specs[0])}
+            known = {"row": row_id, "label": result.row.label, "method": method(result.row)}
             known |= {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
             for entry in record["history"]:
                 losses = {f"{task}_loss": loss for task, loss in entry["train_loss"].items()}

@@ -139,7 +139,7 @@ def run(
     started = time.perf_counter()
     report = progress or (lambda done, total, note: None)
     with _controlled(PRETRAINING_SEED, threads, device):  # apart, so that a cached checkpoint changes nothing below
-        folder = _encoder_folder(spec, materials, report)
+        folder = _encoder_folder(spec, materials, report, device)
     with _controlled(spec.seed, threads, device):
         state = _prepare(spec, materials, folder, report, device)
         history, best_epoch = _train(state)
@@ -208,14 +208,15 @@ def _prepare(spec: RunSpec, materials: Materials, folder: Path, report: Progress
     return _Run(spec, model, trainer, log, tokenizer, train, dev, report, spec.total_examples(sizes), examples=counts)
 
 
-def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress) -> Path:
+def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress, device: str) -> Path:
     """The checkpoint that the run starts from: the encoder's own, or one pretrained further on texts of the source."""
     pretraining = spec.encoder.pretraining
     if pretraining is None:
         return materials.encoder_folder
     if materials.cache is None:
         raise ValueError("`materials.cache` is needed by a run with additional pretraining")
-    return adapted_checkpoint(materials.encoder_folder, materials.source, pretraining, materials.cache, progress=report)
+    base, source, cache = materials.encoder_folder, materials.source, materials.cache
+    return adapted_checkpoint(base, source, pretraining, cache, report, seed=PRETRAINING_SEED, device=device)
 
 
 def _train(state: _Run) -> tuple[list[dict], int]:
