@@ -79,6 +79,15 @@ def test_best_threshold_of_a_cosine_task():
     assert 0.4 <= values["para_best_threshold"] < 0.8
 
 
+def test_correlation_is_of_the_whole_set_not_a_mean_over_batches():
+    """Two halves that each fall while the whole rises: a mean of their correlations would have the wrong sign."""
+    outputs, labels = np.array([[1.0], [0.0], [5.0], [4.0]], dtype=np.float32), np.array([0.0, 1.0, 4.0, 5.0])
+    values, _ = metrics(RunSpec(tasks=(STS,)), {"sts": outputs}, {"sts": labels})
+    assert values["sts_corr"] == pytest.approx(np.corrcoef(outputs[:, 0], labels)[0, 1]) and values["sts_corr"] > 0.8
+    halves = [np.corrcoef(outputs[i : i + 2, 0], labels[i : i + 2])[0, 1] for i in (0, 2)]
+    assert np.mean(halves) == pytest.approx(-1)
+
+
 def test_only_trained_tasks_select_the_epoch():
     spec = RunSpec(tasks=(SST, PARA)).with_tasks(para={"trained": False})
     values, _ = metrics(spec, {"sst": OUTPUTS["sst"]}, {"sst": LABELS["sst"]})
