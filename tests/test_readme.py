@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +56,12 @@ def test_named_profiles_and_functions_exist() -> None:
     assert {"quick", "cpu", "gpu", "paper"} <= set(spec.PROFILES)
 
 
+def test_the_table_of_methods_is_what_its_record_says() -> None:
+    folder = ROOT / "benchmarks" / "results"
+    markdown = runpy.run_path(str(ROOT / "benchmarks" / "methods.py"))["markdown"]
+    assert markdown(json.loads((folder / "methods.json").read_text())) == (folder / "methods.md").read_text()
+
+
 def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
     numbers = re.findall(r"^- \*\*(D\d+) ", (ROOT / "DEVIATIONS.md").read_text(encoding="utf-8"), flags=re.M)
     assert len(numbers) == len(set(numbers)) > 0
@@ -63,10 +71,10 @@ def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), re.findall(r"<!-- table:(\w+) -->\n(.*?)<!-- /table -->", README, flags=re.S)
+    ("name", "shown"), re.findall(r"<!-- table:([\w/.]+) -->\n(.*?)<!-- /table -->", README, flags=re.S)
 )
 def test_shown_table_is_the_committed_one(name: str, shown: str) -> None:
-    table = ROOT / "results" / "cpu" / "tables" / f"{name}.md"
+    table = ROOT / (name if "/" in name else f"results/cpu/tables/{name}.md")
     if not table.exists():
-        pytest.skip(f"results/cpu/tables/{name}.md is not there yet")
+        pytest.skip(f"{table.relative_to(ROOT)} is not there yet")
     assert shown.strip() == table.read_text(encoding="utf-8").strip()
