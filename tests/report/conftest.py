@@ -11,6 +11,7 @@ import pytest
 from common.paths import Places
 from common.spec import profile_named, to_dict
 from common.study.rows import row
+from common.study.session import RowResult
 from common.study.store import RunStore
 
 TOKENS = ["[CLS]", "rallies", "&", "<b>", "[SEP]", "people", "rally", "[SEP]"]
@@ -53,12 +54,7 @@ def lab(tmp_path: Path) -> SimpleNamespace:
 
 
 @pytest.fixture
-def results(lab: SimpleNamespace) -> dict[str, SimpleNamespace]:
+def results(lab: SimpleNamespace) -> dict[str, RowResult]:
     rng = np.random.default_rng(0)
     names = ("swissbert_baseline_frozen", "swissbert_cosine_similarity", "swissbert_pair", "swissbert_pair_untrained")
-    return {
-        name: SimpleNamespace(
-            row=row(name), records=(stored_run(lab.store, name, rng),), failures=(), coincides_with=None
-        )
-        for name in names
-    }
+    return {name: RowResult(row(name), (stored_run(lab.store, name, rng),)) for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib as mpl
@@ -56,10 +57,7 @@ def test_figure_carries_its_caption_its_runs_and_its_data(lab: SimpleNamespace, 
 
 
 def test_no_run_at_all_gives_a_marked_hole(lab: SimpleNamespace, results: dict) -> None:
-    failed = {
-        name: SimpleNamespace(row=result.row, records=(), failures=(), coincides_with=None)
-        for name, result in results.items()
-    }
+    failed = {name: replace(result, records=()) for name, result in results.items()}
     for name, (draw, frame) in drawings(lab, failed).items():
         plots.save(lab, f"02_{name}", draw(frame), frame, "Caption.")
         assert (lab.places.figures / f"02_{name}.png").stat().st_size > 0

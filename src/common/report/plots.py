@@ -57,7 +57,7 @@ METHOD_COLOURS = {
     "zero-shot cosine": _PALETTE[5],
     "untrained": "0.25",
     "single sentences": _PALETTE[4],
-    "random answers": "0.6",
+    "random answers": _PALETTE[6],
 }
 SHARE_TITLES = {
     "cross": "to the other sentence",
