@@ -143,9 +143,11 @@ class BestPlain(HuggingFace):
 class Ours:
     """(c) this repository's model and training step."""
 
-    def __init__(self, folder: Path, encoded: dict, precision: str = "bf16"):
+    def __init__(self, folder: Path, encoded: dict, precision: str = "bf16", engine: str = "fast"):
         optimizer = OptimizerSpec(lr=LR, eps=1e-6, variant="torch")
-        self.spec = RunSpec(TASKS, EncoderSpec(), ScheduleSpec("joint"), optimizer, BATCH, precision=precision)
+        self.spec = RunSpec(
+            TASKS, EncoderSpec(), ScheduleSpec("joint"), optimizer, BATCH, precision=precision, engine=engine
+        )
         self.model = MultitaskModel(BertModel.from_pretrained(folder), self.spec, stateless_generator(0))
         set_heads({task: self.model.heads[task].out for task in OUT_SIZES})
         self.trainer = Trainer(self.model, self.spec, updates=10**6)
@@ -218,6 +220,7 @@ class Field:
             "b Hugging Face, bf16, sdpa": BestPlain(self.folder, self.encoded, "sdpa"),
             "c ours, bf16": Ours(self.folder, self.encoded),
             "c ours, fp32": Ours(self.folder, self.encoded, "fp32"),
+            "c ours, bf16, plain engine": Ours(self.folder, self.encoded, engine="plain"),
         }
 
 

@@ -33,6 +33,7 @@ CHOICES = {
     "smart.variant": ("paper", "mt_dnn"),
     "encoder.pals.start": ("random", "zero"),
     "precision": ("fp32", "bf16"),
+    "engine": ("plain", "fast"),
 }
 # Dotted field -> smallest and largest value; a None is left alone.
 RANGES = {

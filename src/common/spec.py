@@ -236,7 +236,8 @@ class RunSpec:
     """One trained model, as the report states it or as a profile applies it.
 
     epochs 0 evaluates the untrained model. A sequential schedule gives `epochs` to every task. dev_examples caps the
-    per-epoch (never the final) evaluation of a task.
+    per-epoch (never the final) evaluation of a task. precision and engine are the machine's: fast does the same in
+    fewer passes over memory (model/fast.py), plain as it is written down in model/bert.py.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -247,6 +248,7 @@ class RunSpec:
     epochs: int = 10
     data: str = "cs224n"
     precision: str = "fp32"
+    engine: str = "plain"
     dev_examples: int | None = None
     seed: int = 0
     weighting: WeightingSpec = WeightingSpec()
@@ -354,6 +356,7 @@ class Profile:
     threads: int | None = 1
     device: str = "cpu"
     precision: str = "fp32"
+    engine: str = "fast"
     under_trained: float = 0.1
     seeds: tuple[int, ...] = (0,)
 
@@ -390,6 +393,7 @@ class Profile:
             encoder=self._encoder(spec.encoder, checkpoint),
             schedule=replace(spec.schedule, updates=self._updates(spec, batch_size)),
             precision=self.precision,
+            engine=self.engine,
             dev_examples=self.dev_examples,
             # At weight 0 SMART is exactly off, so lambda 0 is the run without it and is trained once.
             smart=spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None,
@@ -442,7 +446,7 @@ class Profile:
 _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 4), (20, 5))
 _EMBEDDED = {"data": "embedded", "rate_limit": 60.0, "dev_examples": None}
 _REAL = {"data": "cs224n", "rate_limit": 10.0, "dev_examples": 2000, "precision": "bf16", "seeds": (0, 1, 2)}
-_GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None}
+_GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None, "engine": "plain"}
 PROFILES = {
     profile.name: profile
     for profile in (

@@ -200,7 +200,7 @@ def test_ranking_scores_are_the_cosines_of_all_pairs_and_its_prediction_the_cosi
     expected = torch.tensor(
         [[20 * float(a @ b / a.norm() / b.norm()) for b in v] for a in u]  # plain loops over the batch
     )
-    torch.testing.assert_close(model.training_scores("sts", batch), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(model.training_scores([("sts", batch)])[0], expected, atol=1e-4, rtol=1e-5)
     torch.testing.assert_close(20 * model("sts", batch)[:, 0], expected.diagonal(), atol=1e-4, rtol=1e-5)
 
 
@@ -265,7 +265,7 @@ def test_only_the_named_tasks_train_the_encoder_while_pals_learn_from_all():
     model = build(*tasks, encoder=EncoderSpec(trained_by=("sts",), pals=PalSpec(8, 2)))
     for task, batch in (("sst", Batch((part(2),), None)), ("sts", Batch((part(2), part(3)), None))):
         model.zero_grad(set_to_none=True)
-        model.prepare_update(task)
+        model.prepare_update([(task, batch)])
         model(task, batch).sum().backward()
         assert all((p.grad is not None) == (task == "sts") for p in model.encoder.encoder["layer"].parameters())
         assert any(p.grad is not None for p in model.pals[task].parameters())

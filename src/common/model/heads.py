@@ -6,6 +6,7 @@ encoder's precision: cosines near 1 need it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from common.data.encoding import Batch, Part
 from common.data.tasks import TASKS
 from common.model.bert import BertModel, BertOutput
+from common.model.fast import WordRows, encode_packed, use_fast_dropout
 from common.model.pals import ProjectedAttentionLayers
 from common.spec import RunSpec, TaskSpec
 
@@ -174,11 +176,17 @@ class MultitaskModel(nn.Module):
         )
         self.is_frozen = spec.encoder.frozen
         self.use_bf16 = spec.precision == "bf16"
+        # PALs and attention maps belong to single layers on padded batches: those take the plain way.
+        self.is_packed = spec.engine == "fast" and not self.pals
         encoder.requires_grad_(not self.is_frozen)
         if spec.encoder.frozen_layers:
             encoder.freeze_first(spec.encoder.frozen_layers)
+        if spec.engine == "fast":
+            use_fast_dropout(self)
         self.trained_by = spec.encoder.trained_by
         self.encoder_trained = [p for p in encoder.parameters() if p.requires_grad]
+        words = encoder.embeddings.word_embeddings
+        self.rows = WordRows(words) if self.is_packed and words.weight.requires_grad else None
 
     @property
     def device(self) -> torch.device:
@@ -189,34 +197,63 @@ class MultitaskModel(nn.Module):
         """The head's output; noise, one (B, T, H) per part, is added to the embeddings."""
         return self.heads[task](*self.sentence_vectors(task, batch, noise))
 
-    def training_scores(self, task: str, batch: Batch) -> Tensor:
-        """What the task's loss takes: the output (B, C), or for a ranking loss the scores of all pairs (B, B)."""
-        return self.heads[task].training_scores(*self.sentence_vectors(task, batch))
+    def training_scores(self, group: Sequence[tuple[str, Batch]]) -> list[Tensor]:
+        """What each batch's loss takes: the output (B, C), or for a ranking loss the scores of all pairs (B, B)."""
+        vectors = self.group_vectors(group)
+        return [self.heads[task].training_scores(*found) for (task, _), found in zip(group, vectors, strict=True)]
 
     def sentence_vectors(self, task: str, batch: Batch, noise: Sequence[Tensor] | None = None) -> list[Tensor]:
         """The vector of each part of the batch that the head sees, each (B, H) float32."""
-        pool = POOLINGS[self.tasks[task].pooling]
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.use_bf16):
-            noises = noise or [None] * len(batch.inputs)
-            outputs = [self.encode(task, part, noise=n) for part, n in zip(batch.inputs, noises, strict=True)]
-            vectors = [pool(out, part[1]).float() for out, part in zip(outputs, batch.inputs, strict=True)]
-        return self.shared(vectors) if self.tasks[task].shared_transformer else vectors
+        return self.group_vectors([(task, batch)], noise)[0]
+
+    def group_vectors(
+        self, group: Sequence[tuple[str, Batch]], noise: Sequence[Tensor] | None = None
+    ) -> list[list[Tensor]]:
+        """`sentence_vectors` of several batches, encoded in one pass where the engine can; noise: one per part."""
+        parts = [part for _, batch in group for part in batch.inputs]
+        noises = noise or [None] * len(parts)
+        if self.is_packed:
+            dtype = torch.bfloat16 if self.use_bf16 else torch.float32
+            words = self.rows or self.encoder.embeddings.word_embeddings
+            outputs = encode_packed(self.encoder, words, parts, noises, dtype)
+        else:
+            owners = [task for task, batch in group for _ in batch.inputs]
+            outputs = [self.encode(t, part, noise=n) for t, part, n in zip(owners, parts, noises, strict=True)]
+        left = iter(zip(outputs, parts, strict=True))
+        found = []
+        for task, batch in group:
+            pool = POOLINGS[self.tasks[task].pooling]
+            vectors = [pool(output, part[1]).float() for output, part in itertools.islice(left, len(batch.inputs))]
+            found.append(self.shared(vectors) if self.tasks[task].shared_transformer else vectors)
+        return found
 
     def encode(self, task: str, part: Part, **options: object) -> BertOutput:
         """One part through the encoder with the task's own PALs, if it has any."""
-        return self.encoder(*part, pals=self.pals[task] if self.pals else None, **options)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.use_bf16):
+            return self.encoder(*part, pals=self.pals[task] if self.pals else None, **options)
 
-    def shared_parameters(self) -> list[nn.Parameter]:
-        """Trained parameters that more than one task uses: BERT, the shared layer, a head layer of a group."""
+    def shared_parameters(self) -> list[Tensor]:
+        """Trained parameters that more than one task uses: BERT, the shared layer, a head layer of a group.
+
+        Within an update of the fast engine the rows in use stand for the word embeddings.
+        """
         uses = Counter(p for head in self.heads.values() for p in set(head.parameters()))
         shared = [p for p, count in uses.items() if count > 1]
-        return self.encoder_trained + (list(self.shared.parameters()) if self.shared else []) + shared
+        encoder = [self.rows.stand_in(p) if self.rows else p for p in self.encoder_trained]
+        return encoder + (list(self.shared.parameters()) if self.shared else []) + shared
 
-    def prepare_update(self, task: str) -> None:
-        """Before a backward pass: BERT's own weights take part only in the updates of the tasks that train it."""
+    def prepare_update(self, group: Sequence[tuple[str, Batch]]) -> None:
+        """Before the passes of an update: BERT's own weights take part only where a task trains it."""
         if self.trained_by is not None:
             for parameter in self.encoder_trained:
-                parameter.requires_grad_(task in self.trained_by)
+                parameter.requires_grad_(any(task in self.trained_by for task, _ in group))
+        if self.rows:
+            self.rows.open([part[0] for _, batch in group for part in batch.inputs])
+
+    def finish_update(self) -> None:
+        """After the passes, before the optimiser: gradients of single rows become those of the word embeddings."""
+        if self.rows:
+            self.rows.close()
 
     def train(self, mode: bool = True) -> MultitaskModel:
         """Training mode; a frozen encoder stays in evaluation mode, as features without dropout noise."""

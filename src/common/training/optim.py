@@ -26,9 +26,10 @@ class AdamW(torch.optim.Optimizer):
         lr, betas, eps, weight_decay: as in the paper.
         correct_bias: False leaves the moments uncorrected (BertAdam).
         variant: `torch`, or `starter` for the folded correction described above.
+        fused: let torch's own kernel do the same in one pass over memory (it has no uncorrected moments).
 
     Raises:
-        ValueError: an unknown variant, or a parameter that does not require a gradient.
+        ValueError: an unknown variant, fused without bias correction, or a parameter that does not require a gradient.
     """
 
     def __init__(
@@ -40,11 +41,15 @@ class AdamW(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         correct_bias: bool = True,
         variant: str = "torch",
+        fused: bool = False,
     ):
+        if fused and not correct_bias:
+            raise ValueError("`fused` needs `correct_bias`")
         if variant not in ("torch", "starter"):
             raise ValueError(f"`variant` must be 'torch' or 'starter', got {variant!r}")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "variant": variant})
+        self._update = self._fused_update if fused else self._plain_update
         frozen = sum(not p.requires_grad for group in self.param_groups for p in group["params"])
         if frozen:
             raise ValueError(f"`params` holds {frozen} frozen parameter(s): weight decay would move them")
@@ -57,7 +62,26 @@ class AdamW(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     self._update(parameter, group)
 
-    def _update(self, parameter: Tensor, group: dict) -> None:
+    def _fused_update(self, parameter: Tensor, group: dict) -> None:
+        """The starter's step is torch's with eps / sqrt(1 - beta2^t), and its decay comes after the step."""
+        state = self.state[parameter]
+        if not state:
+            state.update({name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")})
+            state["step"] = torch.zeros((), device=parameter.device)
+        state["step"] += 1
+        is_starter, decay, eps = group["variant"] == "starter", group["weight_decay"], group["eps"]
+        if is_starter:
+            decay, eps = 0.0, eps / math.sqrt(1 - group["betas"][1] ** state["step"].item())
+        mean, square, steps = [state["exp_avg"]], [state["exp_avg_sq"]], [state["step"]]
+        beta1, beta2 = group["betas"]
+        options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": eps}
+        torch._fused_adamw_(
+            [parameter], [parameter.grad], mean, square, [], steps, amsgrad=False, maximize=False, **options
+        )
+        if is_starter and group["weight_decay"]:
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+
+    def _plain_update(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state.update({name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq", "scratch")}, step=0)

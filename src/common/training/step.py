@@ -1,7 +1,6 @@
 """One update: the losses of a group of batches, their weights and regularisers, gradients combined, the optimiser.
 
-Batches are back-propagated one after another, so an update takes the memory of one, and no graph is kept twice. What
-each method does is in methods/; here they are only put in order.
+What each method does is in methods/; here they are only put in order. No graph is kept for a second backward pass.
 """
 
 from __future__ import annotations
@@ -52,7 +51,6 @@ class Trainer:
         self.per_update, self.per_epoch = make_schedulers(
             self.optimizer, spec.optimizer.rate, updates, spec.total_epochs
         )
-        self.shared = model.shared_parameters()
         self.surgery_generator = stateless_generator(spec.seed, "surgery")
         self.noise_generator = stateless_generator(spec.seed, "smart")
         self.smart = spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None
@@ -66,22 +64,26 @@ class Trainer:
         """
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
-        losses, regularisers, taken = [], [], []
-        for task, batch in group:
-            self.model.prepare_update(task)
-            loss, regulariser = self._losses(task, batch)
-            losses.append((task, loss.item()))
-            if regulariser is not None:
-                regularisers.append((task, regulariser.item()))
-                loss = loss + regulariser
-            term = self.weights(task, loss)
-            self._refuse_non_finite(f"task {task}", "the loss", term.item())
-            if term.requires_grad:
-                term.backward()
+        losses, regularisers, taken, group = [], [], [], list(group)
+        self.model.prepare_update(group)
+        shared = self.model.shared_parameters()
+        for together in self._passes(group):
+            terms = []
+            for (task, batch), output in zip(together, self.model.training_scores(together), strict=True):
+                loss, regulariser = self._losses(task, batch, output)
+                losses.append((task, loss.item()))
+                if regulariser is not None:
+                    regularisers.append((task, regulariser.item()))
+                    loss = loss + regulariser
+                terms.append(self.weights(task, loss))
+                self._refuse_non_finite(f"task {task}", "the loss", terms[-1].item())
+            if terms[0].requires_grad:
+                sum(terms).backward()
             if self.spec.surgery.kind != "none":
-                taken.append(take_gradients(self.shared))
+                taken.append(take_gradients(shared))
         factors = self.weights.factors()
-        compared = self._combine([task for task, _ in losses], taken) if taken else []
+        compared = self._combine([task for task, _ in losses], shared, taken) if taken else []
+        self.model.finish_update()
         self.optimizer.step()
         self.per_update.step()
         if self.average:
@@ -92,11 +94,15 @@ class Trainer:
         """Tell the rate schedule the epoch's dev score; None, where a metric does not exist, is no improvement."""
         self.per_epoch.step(-math.inf if score is None else score)
 
-    def _losses(self, task: str, batch: Batch) -> tuple[Tensor, Tensor | None]:
-        """The task's loss, and its weighted regularisers where the run has them."""
-        loss_of = LOSSES[self.model.tasks[task].loss]
-        output = self.model.training_scores(task, batch)
-        loss = loss_of(output, batch.labels)
+    def _passes(self, group: list[tuple[str, Batch]]) -> list[list[tuple[str, Batch]]]:
+        """The batches that are encoded and back-propagated together: all at once where the engine packs them and no
+        method looks at the gradient of a single one, else one after another."""
+        is_one = self.model.is_packed and self.spec.surgery.kind == "none"
+        return [group] if is_one else [[item] for item in group]
+
+    def _losses(self, task: str, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The task's loss on the model's output, and its weighted regularisers where the run has them."""
+        loss = LOSSES[self.model.tasks[task].loss](output, batch.labels)
         if self.smart is None or task not in self.smart.tasks:
             return loss, None
         smart, terms = self.smart, []
@@ -113,11 +119,13 @@ class Trainer:
             terms.append(smart.bregman * divergence(output, before))
         return loss, sum(terms)
 
-    def _combine(self, tasks: list[str], taken: list[tuple[Tensor | None, ...]]) -> list[tuple[TaskPair, float]]:
+    def _combine(
+        self, tasks: list[str], shared: list[Tensor], taken: list[tuple[Tensor | None, ...]]
+    ) -> list[tuple[TaskPair, float]]:
         """Put the combined gradient of the shared parameters in place; the cosines of all pairs of batches."""
         inner = gramian(taken)
         self._refuse_non_finite("surgery", "an inner product of gradients", inner.sum().item())
-        put_gradients(self.shared, taken, combine(inner, self.spec.surgery, self.surgery_generator))
+        put_gradients(shared, taken, combine(inner, self.spec.surgery, self.surgery_generator))
         values = cosines(inner)
         return [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
 
@@ -134,4 +142,5 @@ def make_optimizer(model: MultitaskModel, weights: LossWeights, spec: RunSpec) -
     if learned := list(weights.parameters()):
         rate = o.lr if spec.weighting.lr is None else spec.weighting.lr
         groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
-    return AdamW(groups, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant)
+    is_fused = spec.engine == "fast"
+    return AdamW(groups, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant, fused=is_fused)

@@ -1,0 +1,169 @@
+"""The packed encoder against BertModel, values and gradients; the fast dropout against the law of dropout."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from common.data.encoding import Batch
+from common.model.bert import BertConfig, BertModel
+from common.model.fast import Dropout, encode_packed, keep_mask, use_fast_dropout
+from common.model.heads import MultitaskModel
+from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
+
+CONFIG = BertConfig(
+    60, 32, 3, 4, 64, max_position_embeddings=24, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+)
+LENGTHS = ([7, 7, 5, 3], [12, 4, 9, 1], [2, 2, 2, 2])
+
+
+def encoder(seed=0):
+    model = BertModel(CONFIG)
+    model.reset_parameters(torch.Generator().manual_seed(seed), std=0.2)
+    return model
+
+
+def part(number):
+    """Ids, mask and segments of sentences of unlike lengths, padded beyond the longest."""
+    generator, lengths = torch.Generator().manual_seed(number), torch.tensor(LENGTHS[number])[:, None]
+    ids = torch.randint(1, 60, (4, int(lengths.max()) + 2), generator=generator)
+    column = torch.arange(ids.shape[1])
+    return ids, (column < lengths).long(), ((column >= lengths // 2) & (column < lengths)).long()
+
+
+def plain(model, parts, noises):
+    return [model(*p, noise=n) for p, n in zip(parts, noises, strict=True)]
+
+
+def gradients(model, outputs, parts):
+    """Gradients of a sum that weighs every real state and pooled value by numbers of its own."""
+    total = 0
+    for number, (output, p) in enumerate(zip(outputs, parts, strict=True)):
+        generator = torch.Generator().manual_seed(100 + number)
+        states = torch.randn(output.last_hidden_state.shape, generator=generator) * p[1][:, :, None]
+        pooled = torch.randn(output.pooler_output.shape, generator=generator)
+        total = total + (output.last_hidden_state * states).sum() + (output.pooler_output * pooled).sum()
+    model.zero_grad()
+    total.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("with_noise", [False, True])
+def test_packed_equals_the_plain_encoder_in_values_and_gradients(count, with_noise):
+    model, parts = encoder(), [part(i) for i in range(count)]
+    noises = [
+        torch.randn(*p[0].shape, 32, generator=torch.Generator().manual_seed(i)) if with_noise else None
+        for i, p in enumerate(parts)
+    ]
+    expected, found = (
+        plain(model, parts, noises),
+        encode_packed(model, model.embeddings.word_embeddings, parts, noises, torch.float32),
+    )
+    for ours, theirs, (_, mask, _) in zip(found, expected, parts, strict=True):
+        real = mask.bool()
+        torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, atol=2e-5, rtol=1e-4)
+        assert ours.last_hidden_state[~real].abs().max() == 0
+    theirs, ours = gradients(model, expected, parts), gradients(model, found, parts)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=1e-3, msg=name)
+
+
+def test_one_noise_among_several_parts_reaches_its_own_part_alone():
+    model, parts = encoder(), [part(0), part(1)]
+    noise = torch.randn(*parts[1][0].shape, 32, generator=torch.Generator().manual_seed(3))
+    with_noise = encode_packed(model, model.embeddings.word_embeddings, parts, [None, noise], torch.float32)
+    without = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], torch.float32)
+    assert torch.equal(with_noise[0].pooler_output, without[0].pooler_output)
+    assert not torch.allclose(with_noise[1].pooler_output, without[1].pooler_output, atol=1e-3)
+
+
+def test_packed_in_bf16_is_as_near_to_fp32_as_autocast_is():
+    model, parts = encoder(), [part(0), part(1)]
+    exact = plain(model, parts, [None, None])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = plain(model, parts, [None, None])
+    packed = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], torch.bfloat16)
+
+    def distance(outputs):
+        zipped = zip(outputs, exact, parts, strict=True)
+        pairs = [(o.last_hidden_state - e.last_hidden_state)[p[1].bool()] for o, e, p in zipped]
+        return torch.cat(pairs).float().pow(2).mean().sqrt().item()
+
+    assert packed[0].last_hidden_state.dtype == torch.float32
+    assert 0 < distance(packed) < 1.5 * distance(autocast)
+
+
+def test_a_part_does_not_depend_on_what_is_packed_beside_it():
+    model = encoder()
+    alone = encode_packed(model, model.embeddings.word_embeddings, [part(1)], [None], torch.float32)[0]
+    beside = encode_packed(
+        model, model.embeddings.word_embeddings, [part(0), part(1), part(2)], [None] * 3, torch.float32
+    )[1]
+    torch.testing.assert_close(alone.last_hidden_state, beside.last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.3, 0.8])
+def test_masks_drop_with_their_probability_and_keep_the_mean(dtype, p):
+    torch.manual_seed(5)
+    mask = keep_mask((400, 501), p, dtype)
+    values = mask.unique()
+    assert mask.shape == (400, 501) and mask.dtype == dtype and len(values) == 2 and values[0] == 0
+    # bf16 has 8 bits; the probability itself is a multiple of 2^-16
+    assert values[1].item() == pytest.approx(1 / (1 - p), rel=4e-3 if dtype == torch.bfloat16 else 2e-4)
+    dropped = int((mask == 0).sum())
+    assert binomtest(dropped, mask.numel(), p).pvalue > 1e-4
+    assert binomtest(int((mask[:200] == 0).sum()), mask[:200].numel(), p).pvalue > 1e-4
+
+
+def test_masks_follow_torchs_generator_and_are_new_every_time():
+    torch.manual_seed(1)
+    first, second = keep_mask((64, 64), 0.5, torch.float32), keep_mask((64, 64), 0.5, torch.float32)
+    torch.manual_seed(1)
+    assert torch.equal(first, keep_mask((64, 64), 0.5, torch.float32)) and not torch.equal(first, second)
+
+
+def test_dropout_scales_values_and_gradients_by_one_mask_and_rests_in_evaluation():
+    torch.manual_seed(0)
+    states = torch.ones(50, 40, requires_grad=True)
+    layer = Dropout(0.25)
+    out = layer(states)
+    out.sum().backward()
+    assert torch.equal(states.grad, out.detach()) and 0.5 < (out > 0).float().mean() < 0.9
+    assert layer.eval()(states) is states
+
+
+def test_every_dropout_of_a_model_is_replaced_and_keeps_its_probability():
+    spec = RunSpec((TaskSpec("sst", dropout=0.3, shared_transformer=True),))
+    model = MultitaskModel(BertModel(replace(CONFIG, hidden_dropout_prob=0.1)), spec, torch.Generator())
+    before = [m.p for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    use_fast_dropout(model)
+    after = [m for m in model.modules() if isinstance(m, torch.nn.Dropout)]
+    assert [m.p for m in after] == before and all(type(m) is Dropout for m in after)
+
+
+def model_of(engine, **fields):
+    tasks = (TaskSpec("sst"), TaskSpec("sts", "separate", "mean", loss="mse"))
+    return MultitaskModel(encoder(), RunSpec(tasks, engine=engine, **fields), torch.Generator().manual_seed(1)).eval()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_engine_changes_no_output(precision):
+    group = [("sst", Batch((part(0),), None)), ("sts", Batch((part(1), part(2)), None))]
+    slow, fast = (model_of(engine, precision=precision) for engine in ("plain", "fast"))
+    for (task, batch), together in zip(group, fast.training_scores(group), strict=True):
+        tolerance = 1e-5 if precision == "fp32" else 0.05
+        torch.testing.assert_close(fast(task, batch), slow(task, batch), atol=tolerance, rtol=tolerance)
+        torch.testing.assert_close(together, slow(task, batch), atol=tolerance, rtol=tolerance)
+
+
+def test_pals_take_the_plain_way(monkeypatch):
+    """Their attention belongs to single layers on padded batches; what they give is the same in both engines."""
+    slow, fast = (model_of(engine, encoder=EncoderSpec(pals=PalSpec(8, 2))) for engine in ("plain", "fast"))
+    assert not fast.is_packed
+    batch = Batch((part(0),), None)
+    assert torch.equal(fast("sst", batch), slow("sst", batch))
