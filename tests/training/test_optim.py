@@ -76,6 +76,32 @@ def test_without_bias_correction_the_first_step_is_smaller():
     )
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("variant", ["torch", "starter"])
+def test_the_fused_step_equals_the_plain_one(variant, decay):
+    options = {"lr": 1e-2, "eps": 1e-3, "weight_decay": decay, "variant": variant}
+    plain, fused = (follow(lambda w, f=f: AdamW(w, **options, fused=f)) for f in (False, True))
+    torch.testing.assert_close(fused, plain, atol=1e-12, rtol=1e-12)
+
+
+def test_the_fused_step_counts_each_parameters_own_steps():
+    """A parameter that had no gradient for a while is corrected by its own number of steps."""
+    found = []
+    for fused in (False, True):
+        weights, gradients = problem()
+        optimizer = AdamW(weights, lr=1e-2, variant="starter", fused=fused)
+        for number, pair in enumerate(gradients[:9]):
+            weights[0].grad, weights[1].grad = pair[0].clone(), pair[1].clone() if number % 3 == 0 else None
+            optimizer.step()
+        found.append(torch.cat([w.detach().flatten() for w in weights]))
+    torch.testing.assert_close(found[1], found[0], atol=1e-12, rtol=1e-12)
+
+
+def test_the_fused_step_has_no_uncorrected_moments():
+    with pytest.raises(ValueError, match="needs `correct_bias`"):
+        AdamW(problem()[0], correct_bias=False, fused=True)
+
+
 def test_a_parameter_without_gradient_keeps_value_and_moments():
     weights, _ = problem()
     optimizer = AdamW(weights, lr=0.1, weight_decay=0.5)

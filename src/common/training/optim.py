@@ -49,7 +49,7 @@ class AdamW(torch.optim.Optimizer):
             raise ValueError(f"`variant` must be 'torch' or 'starter', got {variant!r}")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "variant": variant})
-        self._update = self._fused_update if fused else self._plain_update
+        self.is_fused = fused
         frozen = sum(not p.requires_grad for group in self.param_groups for p in group["params"])
         if frozen:
             raise ValueError(f"`params` holds {frozen} frozen parameter(s): weight decay would move them")
@@ -58,28 +58,33 @@ class AdamW(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient; one without keeps its value and its moments."""
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, group)
+            with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if self.is_fused:
+                self._fused_update(with_gradient, group)
+            else:
+                for parameter in with_gradient:
+                    self._plain_update(parameter, group)
 
-    def _fused_update(self, parameter: Tensor, group: dict) -> None:
+    def _fused_update(self, parameters: list[Tensor], group: dict) -> None:
         """The starter's step is torch's with eps / sqrt(1 - beta2^t), and its decay comes after the step."""
-        state = self.state[parameter]
-        if not state:
-            state.update({name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")})
-            state["step"] = torch.zeros((), device=parameter.device)
-        state["step"] += 1
-        is_starter, decay, eps = group["variant"] == "starter", group["weight_decay"], group["eps"]
-        if is_starter:
-            decay, eps = 0.0, eps / math.sqrt(1 - group["betas"][1] ** state["step"].item())
-        mean, square, steps = [state["exp_avg"]], [state["exp_avg_sq"]], [state["step"]]
-        beta1, beta2 = group["betas"]
-        options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": eps}
-        torch._fused_adamw_(
-            [parameter], [parameter.grad], mean, square, [], steps, amsgrad=False, maximize=False, **options
-        )
-        if is_starter and group["weight_decay"]:
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        by_step: dict[int, list[Tensor]] = {}
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state.update({name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}, step=0)
+            state["step"] += 1
+            by_step.setdefault(state["step"], []).append(parameter)
+        is_starter, (beta1, beta2) = group["variant"] == "starter", group["betas"]
+        for step, chosen in by_step.items():
+            options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "amsgrad": False, "maximize": False}
+            options["weight_decay"] = 0.0 if is_starter else group["weight_decay"]
+            options["eps"] = group["eps"] / (math.sqrt(1 - beta2**step) if is_starter else 1.0)
+            gradients = [parameter.grad for parameter in chosen]
+            moments = ([self.state[p][name] for p in chosen] for name in ("exp_avg", "exp_avg_sq"))
+            count = torch.tensor(float(step), device=chosen[0].device)
+            torch._fused_adamw_(chosen, gradients, *moments, [], [count] * len(chosen), **options)
+            if is_starter and group["weight_decay"]:
+                torch._foreach_mul_(chosen, 1 - group["lr"] * group["weight_decay"])
 
     def _plain_update(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]
