@@ -46,7 +46,9 @@ UPDATES = 2  # a round: enough that a clock's grain does not show
 def methods(encoder: str, precision: str) -> dict[str, RunSpec]:
     """The plain joint step, and one change of it per method."""
     sst, para, sts = TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
-    plain = RunSpec((sst, para, sts), EncoderSpec(encoder), ScheduleSpec("joint"), batch_size=16, precision=precision)
+    plain = RunSpec(
+        (sst, para, sts), EncoderSpec(encoder), ScheduleSpec("joint"), batch_size=16, precision=precision, engine="fast"
+    )
     separate = plain.with_tasks(para={"pair_method": "separate"}, sts={"pair_method": "separate"})
     every = ("sst", "para", "sts")
     pals = PROFILES["quick"].apply(replace(plain, encoder=EncoderSpec(pals=PalSpec())), encoder=encoder).encoder.pals

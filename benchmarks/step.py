@@ -47,6 +47,7 @@ TASKS = (
     TaskSpec("sts", "pair", "cls", loss="mse"),
 )
 OUT_SIZES = {"sst": 5, "para": 1, "sts": 1}
+LEARNERS = ("a starter-style, fp32", "b Hugging Face, bf16, eager", "c ours, bf16")
 Rows = dict[str, np.ndarray]
 
 
@@ -212,16 +213,17 @@ class Field:
         self.encoded = {t.name: encode(corpus[t.name]["train"], tokenizer, Layout.of(t)) for t in TASKS}
         self.dev = {t.name: encode(corpus[t.name]["dev"], tokenizer, Layout.of(t)) for t in TASKS}
 
-    def make(self) -> dict[str, HuggingFace | Ours]:
-        """Fresh contestants, all from one start."""
-        return {
-            "a starter-style, fp32": Starter(self.folder, self.corpus),
-            "b Hugging Face, bf16, eager": BestPlain(self.folder, self.encoded, "eager"),
-            "b Hugging Face, bf16, sdpa": BestPlain(self.folder, self.encoded, "sdpa"),
-            "c ours, bf16": Ours(self.folder, self.encoded),
-            "c ours, fp32": Ours(self.folder, self.encoded, "fp32"),
-            "c ours, bf16, plain engine": Ours(self.folder, self.encoded, engine="plain"),
+    def make(self, names: Sequence[str] | None = None) -> dict[str, HuggingFace | Ours]:
+        """Fresh contestants of those names (None: all), from one start."""
+        makers = {
+            "a starter-style, fp32": lambda: Starter(self.folder, self.corpus),
+            "b Hugging Face, bf16, eager": lambda: BestPlain(self.folder, self.encoded, "eager"),
+            "b Hugging Face, bf16, sdpa": lambda: BestPlain(self.folder, self.encoded, "sdpa"),
+            "c ours, bf16": lambda: Ours(self.folder, self.encoded),
+            "c ours, fp32": lambda: Ours(self.folder, self.encoded, "fp32"),
+            "c ours, bf16, plain engine": lambda: Ours(self.folder, self.encoded, engine="plain"),
         }
+        return {name: makers[name]() for name in (names or makers)}
 
 
 def matmul_flops(model: nn.Module, tokens: int) -> float:
@@ -260,7 +262,7 @@ def measure(field: Field, rounds: int, updates: int = 4) -> dict:
 def learn(field: Field, updates: int) -> dict[str, list[float]]:
     """Joint loss of every contestant after each update, on the same groups from the same start."""
     curves = {}
-    for name, contestant in field.make().items():
+    for name, contestant in field.make(LEARNERS).items():
         torch.manual_seed(0)
         stream = batches(field.encoded, 1)
         curves[name] = [contestant.update(next(stream)) for _ in range(updates)]

@@ -212,3 +212,27 @@ def test_refuses_a_mask_of_another_shape_and_too_many_tokens():
         model(ids, mask[:, :5])
     with pytest.raises(ValueError, match="41 tokens"):
         model(torch.ones(1, 41, dtype=torch.long), torch.ones(1, 41))
+
+
+def test_fused_attention_equals_the_plain_one_and_refuses_padding():
+    """The GPU's way, run here on a CPU: torch's kernel in evaluation mode gives the same context."""
+    model = BertModel(BertConfig(60, 32, 1, 4, 64, max_position_embeddings=16)).eval()
+    model.reset_parameters(torch.Generator().manual_seed(0), std=0.3)
+    hidden = torch.randn(3, 7, 32, generator=torch.Generator().manual_seed(1))
+    real = torch.arange(7) < torch.tensor([[7], [4], [2]])
+    bias = torch.zeros(3, 7).masked_fill(~real, -1e9)[:, None, None, :]
+    attention = model.encoder["layer"][0].attention["self"]
+    plain, maps = attention(hidden, bias)
+    fused, none = attention(hidden, bias, is_fused=True)
+    torch.testing.assert_close(fused[real], plain[real], atol=1e-5, rtol=1e-5)
+    assert none is None and maps.shape == (3, 4, 7, 7)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_gpu_encoder_agrees_with_the_cpu():
+    model = BertModel(BertConfig(60, 32, 2, 4, 64, max_position_embeddings=16)).eval()
+    model.reset_parameters(torch.Generator().manual_seed(0), std=0.3)
+    ids, mask = torch.randint(1, 60, (3, 7)), (torch.arange(7) < torch.tensor([[7], [4], [2]])).long()
+    here = model(ids, mask).pooler_output
+    there = model.cuda()(ids.cuda(), mask.cuda()).pooler_output.cpu()
+    torch.testing.assert_close(there, here, atol=1e-3, rtol=1e-3)

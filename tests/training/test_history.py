@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from common.errors import StudyError
 from common.training.history import History
 from common.training.step import Update
 
@@ -61,3 +63,12 @@ def test_a_run_without_weights_or_surgery_traces_losses_alone():
     log.add(update([("sst", 1.0)]))
     assert set(log.arrays()) == {"trace_loss"}
     assert set(log.end_epoch({"sst": [8]})) == {"train_loss"}
+
+
+def test_a_loss_that_was_still_on_a_gpu_is_looked_at_when_the_epoch_ends():
+    log = History(["sst"], is_weighted=False)
+    log.add(update([("sst", torch.tensor(1.5))]))
+    assert log.end_epoch({"sst": [8]})["train_loss"] == {"sst": 1.5}
+    log.add(update([("sst", torch.tensor(float("nan")))]))
+    with pytest.raises(StudyError, match="task sst: the loss became nan"):
+        log.end_epoch({"sst": [8]})

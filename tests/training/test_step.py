@@ -353,3 +353,66 @@ def test_a_loss_that_is_not_finite_stops_the_run(encoder_folder):
     torch.nn.init.constant_(model.heads["sst"].out.weight, float("nan"))
     with pytest.raises(StudyError, match=r"task sst: the loss is nan at rate 0\.001"):
         Trainer(model, SPEC, 1).update([("sst", random_batch(0, 5))])
+
+
+ENGINES = {
+    "joint": SPEC,
+    "separate": replace(SPEC, tasks=(SST, PARA, replace(SEPARATE, pooling="mean"))),
+    "decay, starter": replace(SPEC, optimizer=replace(RATE, weight_decay=0.1, variant="starter")),
+    "decay, torch": replace(SPEC, optimizer=replace(RATE, weight_decay=0.1, variant="torch")),
+    "pcgrad": replace(SPEC, surgery=PCGRAD),
+    "weights": replace(SPEC, weighting=WeightingSpec("uncertainty")),
+    "smart": replace(SPEC, smart=replace(SMART, variant="paper", epsilon=0.1, step_size=0.1)),
+    "bregman": replace(SPEC, smart=replace(SMART, weight=0.0, bregman=10.0)),
+    "first layer frozen": replace(SPEC, encoder=replace(QUIET, frozen_layers=1)),
+    "frozen": replace(SPEC, encoder=replace(QUIET, frozen=True)),
+    "pals": replace(SPEC, encoder=replace(QUIET, pals=PalSpec(8, 2))),
+}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_fast_engine_makes_the_same_updates(encoder_folder, name):
+    """Values and gradients alike: after updates on changing words the parameters are where the plain ones are."""
+    spec, trained = ENGINES[name], {}
+    parts = 2 if name == "separate" else 1
+    for engine in ("plain", "fast"):
+        model = build(replace(spec, engine=engine), encoder_folder)
+        trainer = Trainer(model, replace(spec, engine=engine), updates=4)
+        for step in range(4):
+            sts = random_batch(20 + step, 7, parts, classes=6 if parts == 2 else 1)
+            group = {"sst": random_batch(step, 9), "para": random_batch(10 + step, 11, classes=1), "sts": sts}
+            trainer.update(group.items())
+        trained[engine] = model
+    assert trained["fast"].is_packed == (name != "pals")
+    # float32; Adam divides by small second moments, which amplifies rounding
+    assert largest_difference(trained["plain"], trained["fast"]) < 5e-4
+
+
+def test_word_rows_of_earlier_updates_go_on_moving(encoder_folder):
+    """Adam's momentum moves a word's row after the update that used it: the fast engine must not forget it."""
+    spec = replace(SPEC, tasks=(SST,), schedule=ScheduleSpec(), engine="fast")
+    model = build(spec, encoder_folder)
+    trainer, table = Trainer(model, spec, 3), model.encoder.embeddings.word_embeddings.weight
+    ids, mask, types = random_batch(1, 9).inputs[0]
+    first = Batch(((torch.full_like(ids, 7), mask, types),), torch.zeros(4))
+    second = Batch(((torch.full_like(ids, 8), mask, types),), torch.zeros(4))
+    trainer.update([("sst", first)])
+    before = table.detach().clone()
+    trainer.update([("sst", second)])
+    moved = (table - before).abs().amax(1)
+    assert moved[7] > 1e-6 and moved[8] > 1e-6 and moved[9] == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_an_update_on_a_gpu_never_waits_for_it(encoder_folder):
+    spec = replace(SPEC, precision="bf16")
+    model = build(spec, encoder_folder).cuda()
+    trainer = Trainer(model, spec, 3)
+    group = {t: Batch(tuple(tuple(x.cuda() for x in p) for p in b.inputs), b.labels.cuda()) for t, b in GROUP.items()}
+    trainer.update(group.items())  # the optimiser makes its state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        seen = trainer.update(group.items())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(torch.isfinite(loss) for _, loss in seen.losses)

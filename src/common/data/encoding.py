@@ -38,11 +38,13 @@ class Batch:
     """Padded inputs of one task: one part, or two parts for pairs that are encoded separately.
 
     A part is (input_ids, attention_mask, token_type_ids), each (B, T); the mask is 1 where a token is real. labels:
-    (B,) float32, or None without labels.
+    (B,) float32, or None without labels. vectors: one (B, H) per part in place of the inputs, where a frozen encoder
+    has encoded them before.
     """
 
     inputs: tuple[Part, ...]
     labels: Tensor | None
+    vectors: tuple[Tensor, ...] | None = None
 
     @property
     def tokens(self) -> int:

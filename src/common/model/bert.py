@@ -79,9 +79,17 @@ class BertSelfAttention(nn.Module):
         self.value = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
 
-    def forward(self, hidden: Tensor, mask_bias: Tensor) -> tuple[Tensor, Tensor]:
-        """hidden (B, T, H), mask_bias (B, 1, 1, T) -> context (B, T, H), attention before dropout (B, A, T, T)."""
+    def forward(self, hidden: Tensor, mask_bias: Tensor, is_fused: bool = False) -> tuple[Tensor, Tensor | None]:
+        """hidden (B, T, H), mask_bias (B, 1, 1, T) -> context (B, T, H), attention before dropout (B, A, T, T).
+
+        is_fused: torch's kernel, which is the fast one on a GPU and gives no attention.
+        """
         query, key, value = (self._split(layer(hidden)) for layer in (self.query, self.key, self.value))
+        if is_fused:
+            dropped = self.dropout.p if self.training else 0.0
+            bias = mask_bias.to(query.dtype)
+            context = nn.functional.scaled_dot_product_attention(query, key, value, bias, dropped)
+            return context.transpose(1, 2).flatten(2), None
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)  # (B, A, T, T)
         attention = (scores + mask_bias).softmax(dim=-1)
         context = self.dropout(attention).to(value.dtype) @ value  # (B, A, T, D)
@@ -117,8 +125,10 @@ class BertLayer(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(config.hidden_size, config.intermediate_size)})
         self.output = BertResidualOutput(config, config.intermediate_size)
 
-    def forward(self, hidden: Tensor, mask_bias: Tensor, added: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        context, attention = self.attention["self"](hidden, mask_bias)
+    def forward(
+        self, hidden: Tensor, mask_bias: Tensor, added: Tensor | None = None, is_fused: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        context, attention = self.attention["self"](hidden, mask_bias, is_fused)
         attended = self.attention["output"](context, hidden)  # (B, T, H)
         expanded = nn.functional.gelu(self.intermediate["dense"](attended))  # (B, T, 4H)
         return self.output(expanded, attended if added is None else attended + added), attention
@@ -204,7 +214,7 @@ class BertModel(nn.Module):
         mask_bias, attentions = mask_bias[:, None, None, :], []  # (B, 1, 1, T)
         for index, layer in enumerate(self.encoder["layer"]):
             added = None if pals is None else pals(index, hidden, mask_bias)
-            hidden, attention = layer(hidden, mask_bias, added)
+            hidden, attention = layer(hidden, mask_bias, added, is_fused=hidden.is_cuda and not output_attentions)
             if output_attentions:
                 attentions.append(attention)
         pooled = torch.tanh(self.pooler["dense"](hidden[:, 0]))  # (B, H)

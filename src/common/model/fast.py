@@ -171,8 +171,8 @@ def _attend(attention: nn.Module, mixed: Tensor, place: Place) -> Tensor:
     padded = _padded(mixed, place).view(B, T, 3, A, D).permute(2, 0, 3, 1, 4)  # (3, B, A, T, D)
     query, key, value = padded.reshape(3, B * A, T, D)
     scores = torch.baddbmm(place.bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B * A, T, T)
-    shares = attention.dropout(scores.softmax(-1, dtype=torch.float32))
-    context = shares.to(value.dtype) @ value  # (B * A, T, D)
+    shares = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # the bfloat16 kernel is the slower one
+    context = attention.dropout(shares) @ value  # (B * A, T, D)
     return context.view(B, A, T, D).transpose(1, 2).reshape(B * T, A * D).index_select(0, place.index)
 
 

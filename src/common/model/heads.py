@@ -185,6 +185,7 @@ class MultitaskModel(nn.Module):
             use_fast_dropout(self)
         self.trained_by = spec.encoder.trained_by
         self.encoder_trained = [p for p in encoder.parameters() if p.requires_grad]
+        self.train()
         words = encoder.embeddings.word_embeddings
         self.rows = WordRows(words) if self.is_packed and words.weight.requires_grad else None
 
@@ -210,6 +211,15 @@ class MultitaskModel(nn.Module):
         self, group: Sequence[tuple[str, Batch]], noise: Sequence[Tensor] | None = None
     ) -> list[list[Tensor]]:
         """`sentence_vectors` of several batches, encoded in one pass where the engine can; noise: one per part."""
+        is_known = all(batch.vectors is not None for _, batch in group)
+        found = [list(batch.vectors) for _, batch in group] if is_known else self.pooled(group, noise)
+        return [
+            self.shared(vectors) if self.tasks[task].shared_transformer else vectors
+            for (task, _), vectors in zip(group, found, strict=True)
+        ]
+
+    def pooled(self, group: Sequence[tuple[str, Batch]], noise: Sequence[Tensor] | None = None) -> list[list[Tensor]]:
+        """What the encoder alone gives for each batch of a group: per part (B, H) float32."""
         parts = [part for _, batch in group for part in batch.inputs]
         noises = noise or [None] * len(parts)
         if self.is_packed:
@@ -220,12 +230,10 @@ class MultitaskModel(nn.Module):
             owners = [task for task, batch in group for _ in batch.inputs]
             outputs = [self.encode(t, part, noise=n) for t, part, n in zip(owners, parts, noises, strict=True)]
         left = iter(zip(outputs, parts, strict=True))
-        found = []
-        for task, batch in group:
-            pool = POOLINGS[self.tasks[task].pooling]
-            vectors = [pool(output, part[1]).float() for output, part in itertools.islice(left, len(batch.inputs))]
-            found.append(self.shared(vectors) if self.tasks[task].shared_transformer else vectors)
-        return found
+        return [
+            [POOLINGS[self.tasks[task].pooling](o, p[1]).float() for o, p in itertools.islice(left, len(batch.inputs))]
+            for task, batch in group
+        ]
 
     def encode(self, task: str, part: Part, **options: object) -> BertOutput:
         """One part through the encoder with the task's own PALs, if it has any."""

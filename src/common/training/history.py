@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
 
+from common.errors import StudyError
 from common.training.step import TaskPair, Update
 
 
@@ -35,6 +37,10 @@ class History:
         self.epoch_start = len(self.updates)
         losses, regularisers = _by_name(u.losses for u in updates), _by_name(u.regularisers for u in updates)
         entry = {"train_loss": {t: float(np.average(losses[t], weights=sizes[t])) for t in self.tasks if t in losses}}
+        for task, loss in entry["train_loss"].items():
+            if not math.isfinite(loss):
+                what, fix = f"the loss became {loss} in this epoch.", "Lower the learning rate."
+                raise StudyError("E-NONFINITE", f"task {task}", what, fix)
         if regularisers:
             entry["regulariser"] = {t: float(np.mean(values)) for t, values in regularisers.items()}
         if self.is_weighted:
@@ -68,7 +74,7 @@ def _by_name(updates) -> dict[str, list[float]]:
     found = defaultdict(list)
     for update in updates:
         for name, value in update:
-            found[name].append(value)
+            found[name].append(float(value))
     return dict(found)
 
 

@@ -41,6 +41,7 @@ from common.model.heads import MultitaskModel
 from common.model.weights import WEIGHT_FILE, file_sha256
 from common.spec import RunSpec
 from common.training import evaluate
+from common.training.features import FrozenFeatures
 from common.training.history import History
 from common.training.pretrain import adapted_checkpoint
 from common.training.probes import Example, collect
@@ -107,8 +108,8 @@ class _Run:
     trainer: Trainer | None
     log: History
     tokenizer: Tokenizer
-    train: dict[str, Encoded]
-    dev: dict[str, Encoded]
+    train: dict[str, Encoded | FrozenFeatures]
+    dev: dict[str, Encoded | FrozenFeatures]
     report: Progress
     total: int
     done: int = 0
@@ -144,7 +145,8 @@ def run(
         state = _prepare(spec, materials, folder, report, device)
         history, best_epoch = _train(state)
         outputs = {name: evaluate.score(state.model, name, encoded) for name, encoded in state.dev.items()}
-        facts, arrays = collect(state.model, spec, state.dev, materials.examples, state.tokenizer)
+        tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
+        facts, arrays = collect(state.model, spec, tokens, materials.examples, state.tokenizer)
         record = _describe(state, materials, history, best_epoch, outputs)
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
         record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev)
@@ -201,6 +203,8 @@ def _prepare(spec: RunSpec, materials: Materials, folder: Path, report: Progress
     model = MultitaskModel(encoder, spec, stateless_generator(spec.seed, "heads")).to(device)
     train = {t.name: materials.tokens(t.name, "train", Layout.of(t), tokenizer) for t in spec.trained_tasks}
     dev = {t.name: materials.tokens(t.name, "dev", Layout.of(t), tokenizer) for t in spec.tasks}
+    if spec.encoder.frozen and not model.pals:
+        train, dev = ({n: FrozenFeatures(model, n, e) for n, e in split.items()} for split in (train, dev))
     sizes = {name: len(encoded) for name, encoded in train.items()}
     trainer = Trainer(model, spec, spec.total_updates(sizes)) if spec.epochs else None
     log = History(list(train), spec.weighting.kind != "fixed")
@@ -263,7 +267,9 @@ def _train_epoch(state: _Run, epoch: int) -> dict:
     return {"updates": len(state.log.updates), "rate": rate} | state.log.end_epoch(seen)
 
 
-def _batches(encoded: Encoded, examples: int, spec: RunSpec, epoch: int, name: str) -> Iterator[np.ndarray]:
+def _batches(
+    encoded: Encoded | FrozenFeatures, examples: int, spec: RunSpec, epoch: int, name: str
+) -> Iterator[np.ndarray]:
     """The batches of an epoch, and when a schedule asks for more than one pass holds, of fresh draws after it."""
     for pass_ in itertools.count():
         key = (spec.seed, epoch, name) if pass_ == 0 else (spec.seed, epoch, name, pass_)
@@ -291,12 +297,16 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
             "train": {name: len(encoded) for name, encoded in state.train.items()},
             "examples": state.examples,
             "updates": len(state.log.updates),
-            "tokens": state.tokens,
+            "tokens": state.tokens + sum(split.tokens for split in state.train.values() if _is_kept(split)),
             "truncated": sum(encoded.truncated for encoded in [*state.train.values(), *state.dev.values()]),
             "parameters": sum(p.numel() for p in parameters),
             "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad) if spec.epochs else 0,
         },
     }
+
+
+def _is_kept(split: Encoded | FrozenFeatures) -> bool:
+    return isinstance(split, FrozenFeatures)
 
 
 def environment() -> dict:

@@ -29,13 +29,13 @@ TaskPair = tuple[str, str]
 class Update:
     """What one update saw.
 
-    losses: (task, loss without regularisers) per batch. regularisers: (task, weighted SMART and proximal terms).
-    factors: task -> what multiplied its loss. cosines: (task pair, cosine of the two shared gradients) per pair of
-    batches, when the run compares them.
+    losses: (task, loss without regularisers) per batch, on a GPU still as tensors. regularisers: (task, weighted SMART
+    and proximal terms), likewise. factors: task -> what multiplied its loss. cosines: (task pair, cosine of the two
+    shared gradients) per pair of batches, when the run compares them.
     """
 
-    losses: list[tuple[str, float]]
-    regularisers: list[tuple[str, float]]
+    losses: list[tuple[str, float | Tensor]]
+    regularisers: list[tuple[str, float | Tensor]]
     factors: dict[str, float]
     cosines: list[tuple[TaskPair, float]]
 
@@ -71,12 +71,12 @@ class Trainer:
             terms = []
             for (task, batch), output in zip(together, self.model.training_scores(together), strict=True):
                 loss, regulariser = self._losses(task, batch, output)
-                losses.append((task, loss.item()))
+                losses.append((task, self._number(loss)))
                 if regulariser is not None:
-                    regularisers.append((task, regulariser.item()))
+                    regularisers.append((task, self._number(regulariser)))
                     loss = loss + regulariser
                 terms.append(self.weights(task, loss))
-                self._refuse_non_finite(f"task {task}", "the loss", terms[-1].item())
+                self._refuse_non_finite(f"task {task}", "the loss", self._number(terms[-1]))
             if terms[0].requires_grad:
                 sum(terms).backward()
             if self.spec.surgery.kind != "none":
@@ -129,8 +129,13 @@ class Trainer:
         values = cosines(inner)
         return [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
 
-    def _refuse_non_finite(self, where: str, name: str, value: float) -> None:
-        if not math.isfinite(value):
+    def _number(self, value: Tensor) -> float | Tensor:
+        """The value as a float; on a GPU as it is, for asking would make the host wait in every update."""
+        return value.detach() if value.is_cuda else value.item()
+
+    def _refuse_non_finite(self, where: str, name: str, value: float | Tensor) -> None:
+        """Raise now; values still on a GPU are looked at when the epoch ends (history.py)."""
+        if isinstance(value, float) and not math.isfinite(value):
             what = f"{name} is {value} at rate {self.optimizer.param_groups[0]['lr']:g}."
             raise StudyError("E-NONFINITE", where, what, "Lower the learning rate.")
 
