@@ -43,7 +43,7 @@ PLAIN = "joint step, pair encoding"
 UPDATES = 2  # a round: enough that a clock's grain does not show
 
 
-def methods(encoder: str, precision: str) -> dict[str, RunSpec]:
+def methods(encoder: str, precision: str, engine: str = "plain") -> dict[str, RunSpec]:
     """The plain joint step, and one change of it per method."""
     sst, para, sts = TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")
     plain = RunSpec(
@@ -100,10 +100,10 @@ class Contestant:
         return (time.perf_counter() - started) / UPDATES
 
 
-def measure(encoder: str, precision: str, rounds: int) -> dict:
+def measure(encoder: str, precision: str, engine: str, rounds: int) -> dict:
     """Per method: parameters added, median milliseconds per update, and its ratio to the plain step within a round."""
     folder, corpus = resolve_encoder(encoder), load("embedded")
-    field = {name: Contestant(spec, folder, corpus) for name, spec in methods(encoder, precision).items()}
+    field = {name: Contestant(spec, folder, corpus) for name, spec in methods(encoder, precision, engine).items()}
     times: dict[str, list[float]] = {name: [] for name in field}
     for number in range(-1, rounds):  # the first round warms up
         for name, contestant in field.items():
@@ -146,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks/methods.py", description=main.__doc__)
     parser.add_argument("--encoder", default="minilm-l6", help="a known name or a folder (default: minilm-l6)")
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"), help="of the encoder (default: bf16)")
+    parser.add_argument("--engine", default="plain", choices=("plain", "fast"), help="default: plain")
     parser.add_argument("--rounds", type=int, default=15, help="rounds after the one that warms up (at least 2)")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
@@ -154,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--rounds must be at least 2")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    found = measure(options.encoder, options.precision, options.rounds)
+    found = measure(options.encoder, options.precision, options.engine, options.rounds)
     print(markdown(found))
     for path, text in ((options.json, json.dumps(found, indent=1) + "\n"), (options.markdown, markdown(found))):
         if path:

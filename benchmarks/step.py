@@ -300,9 +300,14 @@ def measure_evaluation(field: Field, rounds: int, count: int = 256) -> dict[str,
     return times
 
 
+def quartiles(times: dict[str, list[float]], slow: str, fast: str) -> list[float]:
+    """How many times as fast, within rounds: the quartiles."""
+    return statistics.quantiles([a / b for a, b in zip(times[slow], times[fast], strict=True)], n=4)
+
+
 def ratio(times: dict[str, list[float]], slow: str, fast: str) -> str:
-    """How many times as fast, within rounds: median and middle half."""
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(times[slow], times[fast], strict=True)], n=4)
+    """How many times as fast: median and middle half."""
+    low, middle, high = quartiles(times, slow, fast)
     return f"{middle:.2f} x ({low:.2f} to {high:.2f})"
 
 
@@ -325,6 +330,19 @@ def report(found: dict, evaluation: dict[str, list[float]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(everything: dict) -> str:
+    """The table of the README: ratios within rounds, for absolute times belong to one machine."""
+    times, evaluation = everything["step"]["seconds"], everything["evaluation"]
+    best = min((n for n in times if n.startswith("b ")), key=lambda n: statistics.median(times[n]))
+    lines = ["| Ours, bf16, as many times as fast as | Median | Middle half |", "|---|---:|---:|"]
+    pairs = [(times, name, "c ours, bf16") for name in ("a starter-style, fp32", best, "c ours, bf16, plain engine")]
+    for source, slow, fast in [*pairs, (evaluation, "padded, fp32", "ours, bf16")]:
+        low, middle, high = quartiles(source, slow, fast)
+        name = "evaluation: padded, fp32" if source is evaluation else f"update: {slow[2:]}"
+        lines.append(f"| {name} | {middle:.2f} × | {low:.2f} to {high:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def _peaks(found: dict) -> str:
     return ", ".join(f"{name} {flops / 1e9:.0f}" for name, flops in found["peak"].items())
 
@@ -338,6 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=12, help="rounds after the one that warms up (at least 2)")
     parser.add_argument("--learn", type=int, default=0, help="also compare losses over so many updates")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
+    parser.add_argument("--markdown", type=Path, help="also write the table of ratios here")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
         parser.error("--rounds must be at least 2")
@@ -349,9 +368,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = measure_evaluation(field, max(2, options.rounds // 2))
     print(report(found, evaluation))
     curves = learn(field, options.learn) if options.learn else {}
-    if options.json:
-        everything = {"step": found, "evaluation": evaluation, "curves": curves, "environment": environment()}
-        options.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
+    everything = {"step": found, "evaluation": evaluation, "curves": curves, "environment": environment()}
+    written = {options.json: json.dumps(everything, indent=1) + "\n", options.markdown: markdown(everything)}
+    for path, text in written.items():
+        if path:
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

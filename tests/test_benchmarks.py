@@ -5,6 +5,7 @@ import runpy
 import sys
 
 import pytest
+import torch
 
 from common.paths import ROOT
 
@@ -32,3 +33,24 @@ def test_a_single_round_is_refused(capsys):
     with pytest.raises(SystemExit):
         METHODS["main"](["--rounds", "1"])
     assert "at least 2" in capsys.readouterr().err
+
+
+def test_step_trains_every_contestant_on_the_same_examples_to_the_same_loss(tmp_path, capsys):
+    """Without dropout noise in the way of a few updates the three ways of one update agree on the loss."""
+    step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
+    record = tmp_path / "step.json"
+    step["main"](
+        ["--encoder", "tiny-random", "--rounds", "2", "--threads", "1", "--learn", "12", "--json", str(record)]
+    )
+    told, found = capsys.readouterr().out, json.loads(record.read_text())
+    assert "ours over (a)" in told and "ours over (b)" in told and "evaluation" in told
+    assert {len(seconds) for seconds in found["step"]["seconds"].values()} == {2}
+    first = [curve[0] for curve in found["curves"].values()]
+    assert max(first) - min(first) < 0.1 * max(first)  # same start and examples; dropout and bf16 differ
+    assert all(curve[-1] < curve[0] for curve in found["curves"].values())
+
+
+def test_step_counts_six_operations_per_weight_and_token():
+    step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
+    model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
+    assert step["matmul_flops"](model, 10) == 6 * (15 + 10) * 10

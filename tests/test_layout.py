@@ -18,7 +18,7 @@ WAY = ["data", "model", "methods", "training", "study", "report", "runner"]
 FOUNDATIONS = {"errors", "paths", "strict", "rules", "spec"}
 TOP = {"runner", "notebooks", "doctor"}
 # Twenty methods, each with its checks and errors: the limit is what they take, so that the next one has to make room.
-CORE_LINES, ALL_LINES, FUNCTION_LINES = 1700, 5600, 60
+CORE_LINES, ALL_LINES, FUNCTION_LINES = 1950, 5900, 60
 
 
 def room(module):

@@ -56,10 +56,11 @@ def test_named_profiles_and_functions_exist() -> None:
     assert {"quick", "cpu", "gpu", "paper"} <= set(spec.PROFILES)
 
 
-def test_the_table_of_methods_is_what_its_record_says() -> None:
+@pytest.mark.parametrize("name", ["methods", "step"])
+def test_the_table_of_a_benchmark_is_what_its_record_says(name: str) -> None:
     folder = ROOT / "benchmarks" / "results"
-    markdown = runpy.run_path(str(ROOT / "benchmarks" / "methods.py"))["markdown"]
-    assert markdown(json.loads((folder / "methods.json").read_text())) == (folder / "methods.md").read_text()
+    markdown = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))["markdown"]
+    assert markdown(json.loads((folder / f"{name}.json").read_text())) == (folder / f"{name}.md").read_text()
 
 
 def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
