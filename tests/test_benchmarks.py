@@ -54,3 +54,21 @@ def test_step_counts_six_operations_per_weight_and_token():
     step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
     model = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Linear(5, 2))
     assert step["matmul_flops"](model, 10) == 6 * (15 + 10) * 10
+
+
+def test_scaling_times_every_point_of_every_series(tmp_path, capsys, monkeypatch):
+    scaling = runpy.run_path(str(ROOT / "benchmarks" / "scaling.py"))
+    few = {
+        "batch size": [(2, 8, None), (4, 8, None)],
+        "length": [(2, 8, None), (2, 16, None)],
+        "layers": [(2, 8, 1), (2, 8, 2)],
+    }
+    monkeypatch.setitem(scaling["measure"].__globals__, "SERIES", few)
+    scaling["main"](["--encoder", "tiny-random", "--threads", "1", "--rounds", "2", "--json", str(tmp_path / "x.json")])
+    found = json.loads((tmp_path / "x.json").read_text())["series"]
+    assert {name: [p["x"] for p in points] for name, points in found.items()} == {
+        "batch size": [2, 4],
+        "length": [8, 16],
+        "layers": [1, 2],
+    }
+    assert capsys.readouterr().out.count("straight line") == 6
