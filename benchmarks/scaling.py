@@ -43,9 +43,7 @@ class Point:
             encoder.encoder["layer"] = encoder.encoder["layer"][:layers]
         spec = RunSpec((TaskSpec("sst", pooling="cls"),), batch_size=size, precision="bf16", engine="fast")
         self.trainer = Trainer(MultitaskModel(encoder, spec, stateless_generator(0)), spec, updates=10**6)
-        ids = torch.randint(
-            5, encoder.config.vocab_size, (size, length), generator=stateless_generator("ids", length)
-        )
+        ids = torch.randint(5, encoder.config.vocab_size, (size, length), generator=stateless_generator("ids", length))
         labels = torch.randint(0, 5, (size,), generator=stateless_generator("labels")).float()
         self.group = [("sst", Batch(((ids, torch.ones_like(ids), torch.zeros_like(ids)),), labels))]
 

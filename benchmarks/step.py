@@ -85,7 +85,7 @@ class HuggingFace:
 
     def __init__(self, folder: Path, attention: str, use_bf16: bool, optimizer: Callable):
         self.model = transformers.BertModel.from_pretrained(
-            folder, attn_implementation=attention, add_pooling_layer=False
+            folder, attn_implementation=attention, add_pooling_layer=False, dtype=torch.float32
         )
         self.heads = nn.ModuleDict({t: nn.Linear(self.model.config.hidden_size, n) for t, n in OUT_SIZES.items()})
         set_heads({t: self.heads[t] for t in OUT_SIZES})
@@ -282,7 +282,7 @@ def padded_forward(model: nn.Module, field: Field, task: str, count: int) -> Non
 def measure_evaluation(field: Field, rounds: int, count: int = 256) -> dict[str, list[float]]:
     """Seconds for `count` dev examples of each task: the starter's way, and ours in both precisions."""
     plain = transformers.BertModel.from_pretrained(
-        field.folder, attn_implementation="eager", add_pooling_layer=False
+        field.folder, attn_implementation="eager", add_pooling_layer=False, dtype=torch.float32
     ).eval()
     ours = {p: Ours(field.folder, field.encoded, p).model for p in ("bf16", "fp32")}
     times: dict[str, list[float]] = {"padded, fp32": [], "ours, bf16": [], "ours, fp32": []}
