@@ -230,6 +230,11 @@ class SmartSpec:
     bregman: float = 0.0
     bregman_decay: float = 0.99
 
+    @property
+    def is_on(self) -> bool:
+        """Whether any of its terms counts; with both weights 0 a run is exactly the run without it."""
+        return bool(self.weight or self.bregman)
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -395,8 +400,8 @@ class Profile:
             precision=self.precision,
             engine=self.engine,
             dev_examples=self.dev_examples,
-            # At weight 0 SMART is exactly off, so lambda 0 is the run without it and is trained once.
-            smart=spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None,
+            # So lambda 0 is the run without SMART and is trained once.
+            smart=spec.smart if spec.smart and spec.smart.is_on else None,
         )
         factor = self.rate_factor(spec, applied)
         return replace(
@@ -427,7 +432,7 @@ class Profile:
         corpora = tuple(replace(corpus, examples=self.scale(corpus.examples)) for corpus in spec.corpora)
         epochs, batch_size = self.scale_epochs(spec.epochs), min(spec.batch_size, self.max_batch or spec.batch_size)
         there = sum(c.examples for c in spec.corpora) * spec.epochs / spec.batch_size
-        factor = min(max(there / (sum(c.examples for c in corpora) * epochs / batch_size), 1.0), self.rate_limit)
+        factor = self._clipped(there / (sum(c.examples for c in corpora) * epochs / batch_size))
         return replace(spec, corpora=corpora, epochs=epochs, batch_size=batch_size, lr=_times(spec.lr, factor))
 
     def rate_factor(self, spec: RunSpec, applied: RunSpec) -> float:
@@ -435,7 +440,10 @@ class Profile:
         here = applied.total_updates(REPORT_TRAIN)
         if here == 0:
             return 1.0
-        return min(max(spec.total_updates(REPORT_TRAIN) / here, 1.0), self.rate_limit)
+        return self._clipped(spec.total_updates(REPORT_TRAIN) / here)
+
+    def _clipped(self, ratio: float) -> float:
+        return min(max(ratio, 1.0), self.rate_limit)
 
     def share(self, spec: RunSpec, applied: RunSpec) -> float:
         """Examples drawn here over examples drawn in the report; 1 for a run without training."""

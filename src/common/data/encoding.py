@@ -93,9 +93,12 @@ class Encoded:
 
     def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Batch:
         """The given rows as a padded batch on a device."""
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32)).to(device)
         parts = tuple(tuple(tensor.to(device) for tensor in part.padded(rows)) for part in self.parts)
-        return Batch(parts, labels)
+        return Batch(parts, self.batch_labels(rows, device))
+
+    def batch_labels(self, rows: np.ndarray, device: torch.device | str = "cpu") -> Tensor | None:
+        """(B,) float32 labels of the given rows on a device, None where there are none."""
+        return None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32)).to(device)
 
 
 def input_limit(positions: int) -> int:

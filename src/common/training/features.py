@@ -7,9 +7,7 @@ import torch
 
 from common.data.encoding import Batch, Encoded, sorted_batches
 from common.model.heads import MultitaskModel
-
-# Padded tokens encoded at a time; more is no faster on a CPU and costs memory.
-ENCODING_TOKENS = 2048
+from common.training.evaluate import EVALUATION_TOKENS
 
 
 class FrozenFeatures:
@@ -32,12 +30,11 @@ class FrozenFeatures:
         """The given rows as a batch of vectors on a device; those not met before are encoded now."""
         self._encode(np.unique(rows[~self.known[rows]]))
         chosen = self.vectors[torch.from_numpy(rows)].to(device)  # (B, parts, H)
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows].astype(np.float32)).to(device)
-        return Batch((), labels, tuple(chosen.unbind(1)))
+        return Batch((), self.encoded.batch_labels(rows, device), tuple(chosen.unbind(1)))
 
     @torch.no_grad()
     def _encode(self, rows: np.ndarray) -> None:
-        for chosen in sorted_batches(self.lengths[rows], ENCODING_TOKENS):
+        for chosen in sorted_batches(self.lengths[rows], EVALUATION_TOKENS):
             batch = self.encoded.batch(rows[chosen], self.model.device)
             found = torch.stack(self.model.pooled([(self.task, batch)])[0], dim=1).cpu()  # (B, parts, H)
             if self.vectors is None:

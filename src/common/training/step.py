@@ -53,7 +53,8 @@ class Trainer:
         )
         self.surgery_generator = stateless_generator(spec.seed, "surgery")
         self.noise_generator = stateless_generator(spec.seed, "smart")
-        self.smart = spec.smart if spec.smart and (spec.smart.weight or spec.smart.bregman) else None
+        self.smart = spec.smart if spec.smart and spec.smart.is_on else None
+        self.compares = spec.surgery.kind != "none"
         self.average = BregmanAverage(model, self.smart.bregman_decay) if self.smart and self.smart.bregman else None
 
     def update(self, group: Iterable[tuple[str, Batch]]) -> Update:
@@ -66,7 +67,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         losses, regularisers, taken, group = [], [], [], list(group)
         self.model.prepare_update(group)
-        shared = self.model.shared_parameters()
+        shared = self.model.shared_parameters() if self.compares else []
         for together in self._passes(group):
             terms = []
             for (task, batch), output in zip(together, self.model.training_scores(together), strict=True):
@@ -79,7 +80,7 @@ class Trainer:
                 self._refuse_non_finite(f"task {task}", "the loss", self._number(terms[-1]))
             if terms[0].requires_grad:
                 sum(terms).backward()
-            if self.spec.surgery.kind != "none":
+            if self.compares:
                 taken.append(take_gradients(shared))
         factors = self.weights.factors()
         compared = self._combine([task for task, _ in losses], shared, taken) if taken else []
@@ -97,7 +98,7 @@ class Trainer:
     def _passes(self, group: list[tuple[str, Batch]]) -> list[list[tuple[str, Batch]]]:
         """The batches that are encoded and back-propagated together: all at once where the engine packs them and no
         method looks at the gradient of a single one, else one after another."""
-        is_one = self.model.is_packed and self.spec.surgery.kind == "none"
+        is_one = self.model.is_packed and not self.compares
         return [group] if is_one else [[item] for item in group]
 
     def _losses(self, task: str, batch: Batch, output: Tensor) -> tuple[Tensor, Tensor | None]:
