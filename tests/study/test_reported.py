@@ -77,18 +77,6 @@ def test_unknown_table_is_refused() -> None:
         reported.printed("swissbert", "table9")
 
 
-def test_claims_of_chosen_rows_need_no_other_row() -> None:
-    rows = ["swissbert_no_extension", "swissbert_pair"]
-    chosen = [claim for claim in reported.claims("swissbert", rows) if claim.terms]
-    assert [claim.id for claim in chosen] == ["swissbert_c07", "swissbert_c08"]
-
-
-def test_every_row_of_a_claim_is_printed() -> None:
-    known = set(reported.printed("swissbert", "table2"))
-    for claim in reported.claims("swissbert"):
-        assert {row for term in claim.terms for row in (term.a, term.b)} <= known
-
-
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
@@ -98,8 +86,6 @@ def test_every_row_of_a_claim_is_printed() -> None:
         ("printed.csv", "dev,para_acc,0.649", "dev,sst_acc,0.649", r"printed.csv:7: .* has sst_acc twice"),
         ("printed.csv", "value,section", "section,value", r"printed.csv:1: columns"),
         ("printed.csv", "dev,sst_acc,0.334,", "dev,sst_acc,0.334,,", r"printed.csv:6: 9 fields, expected 8"),
-        ("claims.yaml", "'>=', swissbert_no_extension, 0.1]", "'>=', swissbert_no_extension, 0.1, 3]", "swissbert_c07"),
-        ("claims.yaml", "'>=', swissbert_no_extension, 0.1]", "'=>', swissbert_no_extension, 0.1]", "swissbert_c07"),
     ],
 )
 def test_damaged_copy_is_refused_with_its_place(
@@ -113,4 +99,3 @@ def test_damaged_copy_is_refused_with_its_place(
     monkeypatch.setattr(reported, "files", lambda package: folder)
     with pytest.raises(StudyError, match=message):
         reported.printed("swissbert", "table2")
-        reported.claims("swissbert")
