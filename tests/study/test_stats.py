@@ -32,6 +32,10 @@ def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: flo
     }
 
 
+def predicting(row_id: str, seed: int, *examples: dict) -> dict:
+    return {**record(row_id, seed), "probes": {"examples": list(examples)}}
+
+
 def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> RowResult:
     return RowResult(row(row_id), records, failures, coincides_with)
 
@@ -134,13 +138,34 @@ def test_changes_name_every_field_of_a_row_and_nothing_for_the_base() -> None:
 
 
 def test_examples_have_one_column_a_seed_and_classes_stay_whole() -> None:
-    example = {"id": "a", "task": "sst", "texts": ["x"], "label": 4.0, "reported": 2.0, "predicted": 3.0}
-    score = {"id": "b", "task": "sts", "texts": ["x", "y"], "label": 4.0, "reported": 3.9961, "predicted": 3.5}
-    records = [{**record(PAIR, seed), "probes": {"examples": [example, score]}} for seed in (0, 1)]
-    frame = stats.examples_frame(result(PAIR, *records))
+    # As records of earlier runs have them: with a label and a prediction of the report, which are not read.
+    text = "if steven soderbergh's 'solaris' is a failure it is a glorious failure."
+    example = {"id": "swissbert_ex_sst_2", "task": "sst", "texts": [text], "label": 9.0, "reported": 9.0}
+    texts = ["you should do it.", "you should prime it first."]
+    score = {"id": "swissbert_ex_sts_2", "task": "sts", "texts": texts}
+    records = [predicting(PAIR, seed, example | {"predicted": 3.0}, score | {"predicted": 1.5}) for seed in (0, 1)]
+    frame = stats.examples_frame(result(PAIR, *records), "swissbert")
     assert list(frame.columns) == ["task", "text", "label", "reported", "here, seed 0", "here, seed 1"]
-    assert frame.iloc[0].tolist() == ["SST", "x", 4, 2, 3, 3] and type(frame.iloc[0]["label"]) is int
-    assert frame.iloc[1]["text"] == "x / y" and frame.iloc[1]["reported"] == 3.9961
+    assert len(frame) == 8
+    assert frame.iloc[1].tolist() == ["SST", text, 4, 2, 3, 3] and type(frame.iloc[1]["label"]) is int
+    assert frame.iloc[7].tolist() == ["STS", " / ".join(texts), 0.0, 2.3796, 1.5, 1.5]
+
+
+def test_examples_of_two_models_stand_side_by_side_and_holes_say_why() -> None:
+    waste = {"id": "siar_sst_example_3", "task": "sst", "texts": ["Don't waste your money."]}
+    without, smart = "siar_mtl_nocap", "siar_mtl_smart"
+    named = {
+        "without SMART": result(without, predicting(without, 0, waste | {"predicted": 0.0})),
+        "with SMART": result(smart, predicting(smart, 0, waste | {"predicted": 2.0, "texts": ["Another text."]})),
+    }
+    frame = stats.examples_frame(named, "siar").set_index("text")
+    assert list(frame.columns) == [
+        *("task", "label", "reported without SMART", "reported with SMART"),
+        *("here without SMART, seed 0", "here with SMART, seed 0"),
+    ]
+    assert frame.loc["Don't waste your money."].tolist() == ["SST", "not printed", 1, 3, 0, "not predicted"]
+    yuan = frame.loc["China yuan strengthens to 6.2689 against USD / Chinese yuan weakens to 6.2816 against USD"]
+    assert yuan.tolist() == ["STS", "not printed", *["illegible"] * 2, *["not predicted"] * 2]
 
 
 def test_history_has_every_metric_and_loss_once_a_seed() -> None:

@@ -11,8 +11,9 @@ from common.data.encoding import Layout, encode, load_tokenizer
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.spec import RunSpec, TaskSpec
+from common.training.evaluate import predict, score
 from common.training.loop import run
-from common.training.probes import attention_mass
+from common.training.probes import Example, attention_mass, example_predictions
 
 SPEC = RunSpec((TaskSpec("sts", "pair", loss="mse"),), batch_size=8, epochs=1)
 
@@ -64,7 +65,19 @@ def test_examples_are_predicted_for_the_tasks_of_the_run(materials):
     outcome = run(replace(SPEC, tasks=(TaskSpec("sst"), *SPEC.tasks)), materials, 1)
     found = {e["id"]: e for e in outcome.record["probes"]["examples"]}
     assert set(found) == {"e1", "e2"}
-    assert found["e1"]["predicted"] in range(5) and found["e2"]["reported"] == 3.9
+    assert found["e1"]["predicted"] in range(5) and found["e2"]["texts"] == ["the dog runs", "a dog runs ."]
+
+
+def test_an_example_is_predicted_like_the_same_sentence_of_a_split(materials):
+    tokenizer = load_tokenizer(materials.encoder_folder, 48)
+    spec = RunSpec((TaskSpec("sst"), *SPEC.tasks))
+    model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), spec, torch.Generator().manual_seed(0))
+    for task, layout in (("sst", Layout.of(spec.task("sst"))), ("sts", Layout(True))):
+        dev = materials.corpus[task]["dev"]
+        examples = [Example(id, task, texts) for id, *texts in zip(dev.ids, *dev.texts, strict=True)]
+        found = [e["predicted"] for e in example_predictions(model, spec, tuple(examples), tokenizer)]
+        expected = predict(spec.task(task), score(model, task, encode(dev, tokenizer, layout)))
+        np.testing.assert_array_equal(found, expected.astype(float))
 
 
 def test_separately_encoded_runs_have_no_pair_attention(materials):

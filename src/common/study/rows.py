@@ -112,10 +112,7 @@ def changes(of: Row, base: Row) -> dict[str, tuple[object, object]]:
 def examples() -> tuple[Example, ...]:
     """The sentences that reports print, which every model predicts."""
     found = [entry for report in reports() for entry in reported.examples(report)]
-    return tuple(
-        Example(e["id"], e["task"], tuple(e["texts"]), e["label"], e["reported"], e["id"] == ATTENTION_EXAMPLE)
-        for e in found
-    )
+    return tuple(Example(e["id"], e["task"], tuple(e["texts"]), e["id"] == ATTENTION_EXAMPLE) for e in found)
 
 
 def _folder():

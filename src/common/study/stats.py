@@ -6,14 +6,14 @@ Numbers stay unrounded here; rounding belongs to `report/tables.py`. A cell that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
-from common.study.reported import Claim, Term
+from common.study.reported import Claim, Term, examples
 from common.study.rows import Row, changes, row
 from common.study.session import Results, RowResult, Study
 from common.training.evaluate import OVERALL_TASKS
@@ -32,6 +32,7 @@ METRICS = {
 MAIN_METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
 UNDECIDED = "undecided"
 FAILED, UNDEFINED = "failed", "undefined"
+UNPRINTED, ILLEGIBLE, UNPREDICTED = "not printed", "illegible", "not predicted"
 ABSENT = float("nan")
 
 
@@ -205,17 +206,37 @@ def _paired(a: RowResult, b: RowResult, metric: str, split: str) -> list[float]:
     return [first[seed] - second[seed] for seed in shared]
 
 
-def examples_frame(result: RowResult) -> pd.DataFrame:
-    """The sentences a report prints: true label, the report's prediction, and ours, one column a seed."""
-    lines: dict[str, dict] = {}
-    for record in result.records:
-        for example in record["probes"]["examples"]:
-            as_printed = int if TASKS[example["task"]].kind == "classes" else float
-            known = {"task": TASK_NAMES[example["task"]], "text": " / ".join(example["texts"])}
-            known |= {"label": as_printed(example["label"]), "reported": as_printed(example["reported"])}
-            line = lines.setdefault(example["id"], known)
-            line[f"here, seed {record['spec']['seed']}"] = as_printed(example["predicted"])
-    return pd.DataFrame(list(lines.values()), dtype=object)
+def examples_frame(results: RowResult | Mapping[str, RowResult], report: str) -> pd.DataFrame:
+    """The sentences a report prints: true label, the report's prediction of each model, and ours, one column a seed.
+
+    Args:
+        results: one model, or several side by side, each under the name that its columns carry.
+        report: whose sentences, labels and predictions; a record holds only what was predicted here.
+
+    Returns:
+        One line per sentence. A cell without a number says why: not printed, illegible (a damaged scan), or not
+        predicted (the model was not trained on the task, or the sentence was not yet among the examples).
+    """
+    named = results if isinstance(results, Mapping) else {"": results}
+    lines = []
+    for example in examples(report):
+        task, texts = example["task"], example["texts"]
+        line = {"task": TASK_NAMES[task], "text": " / ".join(texts), "label": _shown(task, example["label"], UNPRINTED)}
+        for model, number in example["reported"].items():
+            line[f"reported {model}".rstrip()] = _shown(task, number, ILLEGIBLE)
+        for name, record in ((name, record) for name, result in named.items() for record in result.records):
+            ours = {(e["id"], *e["texts"]): e["predicted"] for e in record["probes"]["examples"]}
+            column = f"here {name}".rstrip() + f", seed {record['spec']['seed']}"
+            line[column] = _shown(task, ours.get((example["id"], *texts)), UNPREDICTED)
+        lines.append(line)
+    return pd.DataFrame(lines, dtype=object)
+
+
+def _shown(task: str, number: float | None, otherwise: str) -> int | float | str:
+    """A class as a whole number, a score as it is, or the word that says why there is none."""
+    if number is None:
+        return otherwise
+    return int(number) if TASKS[task].kind == "classes" else float(number)
 
 
 def history_frame(results: Results) -> pd.DataFrame:

@@ -26,13 +26,11 @@ MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
 @dataclass(frozen=True)
 class Example:
-    """A sentence or pair that a report prints, with its label and the report's prediction (None where not printed)."""
+    """A sentence or pair that a report prints, and whether its attention is kept."""
 
     id: str
     task: str
     texts: tuple[str, ...]
-    label: float
-    reported: float | None
     draws_attention: bool = False
 
 
@@ -49,14 +47,7 @@ def example_predictions(
         split = Split(tuple(example.id for example in chosen), texts, None)
         predictions = predict(task, score(model, task.name, encode(split, tokenizer, Layout.of(task))))
         found += [
-            {
-                "id": e.id,
-                "task": e.task,
-                "texts": list(e.texts),
-                "label": e.label,
-                "reported": e.reported,
-                "predicted": float(p),
-            }
+            {"id": e.id, "task": e.task, "texts": list(e.texts), "predicted": float(p)}
             for e, p in zip(chosen, predictions, strict=True)
         ]
     return found

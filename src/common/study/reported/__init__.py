@@ -51,7 +51,7 @@ OPERATORS = (">", ">=", "<", "<=", "~")
 CLAIM_FIELDS = ("id", "section", "statement", "terms", "rule")
 OVERALL_PARTS = ("sst_acc", "para_acc", "sts_corr")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
-EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "predicted")
+EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "model", "predicted")
 STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated", "remark")
 
 
@@ -108,18 +108,22 @@ def splits(report: str, table: str) -> list[str]:
 
 
 def examples(report: str) -> list[dict]:
-    """The sentences a report prints, as {id, task, texts, label, reported}; reported is the report's own prediction."""
-    return [
-        {
-            "id": line["id"],
-            "task": line["task"],
-            "texts": [text for text in (line["text1"], line["text2"]) if text],
-            "label": _number(where, line["label"]),
-            "reported": _number(where, line["predicted"]),
-        }
-        for where, line in _lines("examples.csv", EXAMPLE_COLUMNS)
-        if line["report"] == report
-    ]
+    """The sentences a report prints in full, in its order, as {id, task, texts, label, reported}.
+
+    label is None where the report gives none. reported maps each model that the report shows ("" where it has but one)
+    to its prediction, None where the scan of the report is damaged (see printed.csv for what can be made out).
+    """
+    found: dict[str, dict] = {}
+    for where, line in _lines("examples.csv", EXAMPLE_COLUMNS):
+        if line["report"] != report:
+            continue
+        known = {"id": line["id"], "task": line["task"], "texts": [line["text1"], line["text2"]]}
+        known |= {"texts": [text for text in known["texts"] if text], "label": _if_printed(where, line["label"])}
+        entry = found.setdefault(line["id"], known | {"reported": {}})
+        if entry | known != entry or line["model"] in entry["reported"]:
+            raise _bad(where, f"{line['id']} stands twice for one model, or with another text or label")
+        entry["reported"][line["model"]] = _if_printed(where, line["predicted"])
+    return list(found.values())
 
 
 def stated() -> list[dict]:
@@ -210,6 +214,10 @@ def _lines(name: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str,
             if len(values) != len(columns):
                 raise _bad(where, f"{len(values)} fields, expected {len(columns)}")
             yield where, dict(zip(columns, values, strict=True))
+
+
+def _if_printed(where: str, text: str) -> float | None:
+    return _number(where, text) if text else None
 
 
 def _number(where: str, text: str) -> float:
