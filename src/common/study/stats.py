@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
+from common.errors import StudyError
+from common.study import reported
 from common.study.reported import Claim, Term, examples
 from common.study.rows import Row, changes, row
 from common.study.session import Results, RowResult, Study
@@ -29,9 +31,21 @@ METRICS = {
     "overall": "Overall, raw",
     "overall_normalised": "Overall, normalised",
 }
+# Short names for what claims compare, some of which no run here measures.
+QUANTITIES = {
+    "sst_acc": "SST",
+    "para_acc": "Quora",
+    "sts_corr": "STS r",
+    "cfimdb_acc": "CFIMDB",
+    "overall": "overall",
+    "para_acc_paraphrases": "Quora paraphrases",
+    "para_acc_non_paraphrases": "Quora non-paraphrases",
+    "train_time_min": "minutes",
+}
 MAIN_METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
 UNDECIDED = "undecided"
 FAILED, UNDEFINED = "failed", "undefined"
+NOT_RUN = "not run here"
 UNPRINTED, ILLEGIBLE, UNPREDICTED = "not printed", "illegible", "not predicted"
 ABSENT = float("nan")
 
@@ -171,11 +185,72 @@ def run_ids(results: Results) -> list[str]:
     return [run_id for record in records for run_id in record.get("parts", [record["run_id"]])]
 
 
+def claims_table(report: str, ids: Iterable[str] | None = None) -> pd.DataFrame:
+    """What a report claims, before any run: one line per claim, with its printed differences and what decides it.
+
+    Args:
+        report: its name.
+        ids: of the claims to list; None lists all.
+
+    Raises:
+        StudyError: no such report, or no claim of that id.
+    """
+    found = {claim.id: claim for claim in reported.claims(report)}
+    chosen = list(found if ids is None else ids)
+    if unknown := [name for name in chosen if name not in found]:
+        raise StudyError("E-CLAIM", report, f"no claims {', '.join(unknown)}.", f"Known: {', '.join(found)}.")
+    values = reported.printed_values()
+    lines = [
+        {
+            "claim": name,
+            "section": found[name].section,
+            "statement": found[name].statement,
+            "printed difference": _printed_text(found[name].terms, values),
+            "decided by": found[name].rule,
+        }
+        for name in chosen
+    ]
+    return pd.DataFrame(lines)
+
+
+def _printed_text(terms: tuple[Term, ...], values: dict[tuple[str, str, str], float]) -> str:
+    """Such as `overall +0.168; STS r +0.350`; more than four differences of one quantity become a range."""
+    groups: dict[str, list[float]] = {}
+    for term in terms:
+        groups.setdefault(_quantity(term), []).append(_printed_difference(term, values))
+    texts = []
+    for name, found in groups.items():
+        digits = "g" if name.startswith(QUANTITIES["train_time_min"]) else ".3f"
+        low, high = (f"{round(bound, 3) + 0.0:+{digits}}" for bound in (min(found), max(found)))
+        each = ", ".join(UNPRINTED if np.isnan(d) else f"{round(d, 3) + 0.0:+{digits}}" for d in found)
+        is_range = len(found) > 4 and not np.isnan(found).any()
+        texts.append(f"{name} {low} to {high} ({len(found)} comparisons)" if is_range else f"{name} {each}")
+    return "; ".join(texts) or UNPRINTED
+
+
+def _printed_difference(term: Term, values: dict[tuple[str, str, str], float]) -> float:
+    """value(a) - value(b) as printed, in the unit of the metric; NaN where one of them is not printed."""
+    a, b = values.get((term.a, term.split, term.metric)), values.get((term.b, term.split_b, term.metric_b))
+    return ABSENT if a is None or b is None else a - b
+
+
+def _quantity(term: Term) -> str:
+    """What a term compares, in words: the metric, the split unless it is dev, and the other metric or split."""
+    name, other = (QUANTITIES.get(metric, metric) for metric in (term.metric, term.metric_b))
+    name = name if name == other else f"{name} minus {other}"
+    if term.split != term.split_b:
+        return f"{name} ({term.split} minus {term.split_b})"
+    return name if term.split == "dev" else f"{name} ({term.split})"
+
+
 def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
     """One line per comparison of a claim: what it demands, the printed difference, ours, and its verdict.
 
-    Verdicts need intervals over seeds and examples; until those are computed, every claim is undecided.
+    A row without results, or one that no run here can score, leaves our difference empty. Verdicts need intervals over
+    seeds and examples; until those are computed, every claim is undecided.
     """
+    values, labels = reported.printed_values(), reported.row_labels()
+    labels = labels | {row_id: result.row.label for row_id, result in results.items()}
     lines = []
     for claim in claims:
         common = {"claim": claim.id}
@@ -183,25 +258,32 @@ def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
             measured = {"comparison": claim.rule, "printed difference": ABSENT, "our difference": ABSENT, "seeds": ""}
             lines.append(common | measured | {"verdict": UNDECIDED})
         for term in claim.terms:
-            lines.append(common | _term_line(term, results) | {"verdict": UNDECIDED})
+            known = {"comparison": _demand(term, labels), "printed difference": _printed_difference(term, values)}
+            lines.append(common | known | _ours(term, results) | {"verdict": UNDECIDED})
     return pd.DataFrame(lines)
 
 
-def _term_line(term: Term, results: Results) -> dict:
-    a, b = results[term.a], results[term.b]
+def _demand(term: Term, labels: dict[str, str]) -> str:
+    rows_compared = labels[term.a] if term.a == term.b else f"{labels[term.a]} - {labels[term.b]}"
     sign = "-" if term.op == "<" and term.margin else ""
-    pairs = _paired(a, b, term.metric, term.split)
-    return {
-        "comparison": f"{METRICS[term.metric]}: {a.row.label} - {b.row.label} {term.op} {sign}{term.margin:g}",
-        "printed difference": a.row.reported.get(term.metric, ABSENT) - b.row.reported.get(term.metric, ABSENT),
-        "our difference": float(np.mean(pairs)) if pairs else ABSENT,
-        "seeds": {0: "none", 1: "one seed"}.get(len(pairs), f"{len(pairs)} seeds"),
-    }
+    demand = f"within ±{term.margin:g}" if term.op == "~" else f"{term.op} {sign}{term.margin:g}"
+    return f"{_quantity(term)}: {rows_compared} {demand}"
 
 
-def _paired(a: RowResult, b: RowResult, metric: str, split: str) -> list[float]:
+def _ours(term: Term, results: Results) -> dict:
+    if not {term.a, term.b} <= set(results):
+        return {"our difference": ABSENT, "seeds": NOT_RUN}
+    pairs = _paired(term, results)
+    seeds = {0: "none", 1: "one seed"}.get(len(pairs), f"{len(pairs)} seeds")
+    return {"our difference": float(np.mean(pairs)) if pairs else ABSENT, "seeds": seeds}
+
+
+def _paired(term: Term, results: Results) -> list[float]:
     """Differences a - b over the seeds that both rows have."""
-    first, second = ({r["spec"]["seed"]: value(r, metric, split) for r in result.records} for result in (a, b))
+    sides = ((term.a, term.metric, term.split), (term.b, term.metric_b, term.split_b))
+    first, second = (
+        {r["spec"]["seed"]: value(r, metric, split) for r in results[row_id].records} for row_id, metric, split in sides
+    )
     shared = [seed for seed in first if first[seed] is not None and second.get(seed) is not None]
     return [first[seed] - second[seed] for seed in shared]
 

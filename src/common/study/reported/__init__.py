@@ -151,6 +151,12 @@ def printed_values() -> dict[tuple[str, str, str], float]:
     return found
 
 
+def row_labels() -> dict[str, str]:
+    """Row id -> its label in the first table that prints it, over all reports."""
+    lines = [line for _, line in _lines("printed.csv", PRINTED_COLUMNS)]
+    return {line["row"]: line["label"] for line in reversed(lines)}
+
+
 def claims(report: str, rows: list[str] | None = None) -> list[Claim]:
     """The claims of a report; with `rows`, only those whose comparisons need no other row."""
     folder = files(__package__).joinpath("claims")
