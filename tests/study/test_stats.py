@@ -144,7 +144,8 @@ def test_examples_have_one_column_a_seed_and_classes_stay_whole() -> None:
     texts = ["you should do it.", "you should prime it first."]
     score = {"id": "swissbert_ex_sts_2", "task": "sts", "texts": texts}
     records = [predicting(PAIR, seed, example | {"predicted": 3.0}, score | {"predicted": 1.5}) for seed in (0, 1)]
-    frame = stats.examples_frame(result(PAIR, *records), "swissbert")
+    frame = stats.examples_frame(result(PAIR, *records))
+    pd.testing.assert_frame_equal(frame, stats.examples_frame({"": result(PAIR, *records)}, "swissbert"))
     assert list(frame.columns) == ["task", "text", "label", "reported", "here, seed 0", "here, seed 1"]
     assert len(frame) == 8
     assert frame.iloc[1].tolist() == ["SST", text, 4, 2, 3, 3] and type(frame.iloc[1]["label"]) is int

@@ -288,12 +288,13 @@ def _paired(term: Term, results: Results) -> list[float]:
     return [first[seed] - second[seed] for seed in shared]
 
 
-def examples_frame(results: RowResult | Mapping[str, RowResult], report: str) -> pd.DataFrame:
+def examples_frame(results: RowResult | Mapping[str, RowResult], report: str | None = None) -> pd.DataFrame:
     """The sentences a report prints: true label, the report's prediction of each model, and ours, one column a seed.
 
     Args:
         results: one model, or several side by side, each under the name that its columns carry.
-        report: whose sentences, labels and predictions; a record holds only what was predicted here.
+        report: whose sentences, labels and predictions (a record holds only what was predicted here); None takes the
+            report that the first model is a row of.
 
     Returns:
         One line per sentence. A cell without a number says why: not printed, illegible (a damaged scan), or not
@@ -301,7 +302,7 @@ def examples_frame(results: RowResult | Mapping[str, RowResult], report: str) ->
     """
     named = results if isinstance(results, Mapping) else {"": results}
     lines = []
-    for example in examples(report):
+    for example in examples(report or next(iter(named.values())).row.report):
         task, texts = example["task"], example["texts"]
         line = {"task": TASK_NAMES[task], "text": " / ".join(texts), "label": _shown(task, example["label"], UNPRINTED)}
         for model, number in example["reported"].items():
