@@ -196,35 +196,27 @@ def claims_table(report: str, ids: Iterable[str] | None = None) -> pd.DataFrame:
         StudyError: no such report, or no claim of that id.
     """
     found = {claim.id: claim for claim in reported.claims(report)}
-    chosen = list(found if ids is None else ids)
-    if unknown := [name for name in chosen if name not in found]:
-        raise StudyError("E-CLAIM", report, f"no claims {', '.join(unknown)}.", f"Known: {', '.join(found)}.")
+    if unknown := set(ids or ()) - set(found):
+        raise StudyError("E-CLAIM", report, f"no claims {', '.join(sorted(unknown))}.", f"Known: {', '.join(found)}.")
     values = reported.printed_values()
-    lines = [
-        {
-            "claim": name,
-            "section": found[name].section,
-            "statement": found[name].statement,
-            "printed difference": _printed_text(found[name].terms, values),
-            "decided by": found[name].rule,
-        }
-        for name in chosen
-    ]
-    return pd.DataFrame(lines)
+    chosen = [found[name] for name in (found if ids is None else ids)]
+    lines = [[c.id, c.section, c.statement, _printed_text(c.terms, values), c.rule] for c in chosen]
+    return pd.DataFrame(lines, columns=["claim", "section", "statement", "printed difference", "decided by"])
 
 
 def _printed_text(terms: tuple[Term, ...], values: dict[tuple[str, str, str], float]) -> str:
     """Such as `overall +0.168; STS r +0.350`; more than four differences of one quantity become a range."""
-    groups: dict[str, list[float]] = {}
+    groups: dict[str, list[tuple[float, str]]] = {}
     for term in terms:
-        groups.setdefault(_quantity(term), []).append(_printed_difference(term, values))
+        difference, digits = _printed_difference(term, values), "g" if term.metric == "train_time_min" else ".3f"
+        text = UNPRINTED if np.isnan(difference) else f"{round(difference, 3) + 0.0:+{digits}}"
+        groups.setdefault(_quantity(term), []).append((difference, text))
     texts = []
     for name, found in groups.items():
-        digits = "g" if name.startswith(QUANTITIES["train_time_min"]) else ".3f"
-        low, high = (f"{round(bound, 3) + 0.0:+{digits}}" for bound in (min(found), max(found)))
-        each = ", ".join(UNPRINTED if np.isnan(d) else f"{round(d, 3) + 0.0:+{digits}}" for d in found)
-        is_range = len(found) > 4 and not np.isnan(found).any()
-        texts.append(f"{name} {low} to {high} ({len(found)} comparisons)" if is_range else f"{name} {each}")
+        if len(found) > 4 and not np.isnan([difference for difference, _ in found]).any():
+            texts.append(f"{name} {min(found)[1]} to {max(found)[1]} ({len(found)} comparisons)")
+        else:
+            texts.append(f"{name} {', '.join(text for _, text in found)}")
     return "; ".join(texts) or UNPRINTED
 
 
@@ -246,8 +238,9 @@ def _quantity(term: Term) -> str:
 def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
     """One line per comparison of a claim: what it demands, the printed difference, ours, and its verdict.
 
-    A row without results, or one that no run here can score, leaves our difference empty. Verdicts need intervals over
-    seeds and examples; until those are computed, every claim is undecided.
+    A row without results, or one that no run here can score, leaves our difference empty. Our overall is made by the
+    formula of the report that prints the rows. Verdicts need intervals over seeds and examples; until those are
+    computed, every claim is undecided.
     """
     values, labels = reported.printed_values(), reported.row_labels()
     labels = labels | {row_id: result.row.label for row_id, result in results.items()}
@@ -280,12 +273,16 @@ def _ours(term: Term, results: Results) -> dict:
 
 def _paired(term: Term, results: Results) -> list[float]:
     """Differences a - b over the seeds that both rows have."""
-    sides = ((term.a, term.metric, term.split), (term.b, term.metric_b, term.split_b))
-    first, second = (
-        {r["spec"]["seed"]: value(r, metric, split) for r in results[row_id].records} for row_id, metric, split in sides
-    )
+    first = _by_seed(results[term.a], term.metric, term.split)
+    second = _by_seed(results[term.b], term.metric_b, term.split_b)
     shared = [seed for seed in first if first[seed] is not None and second.get(seed) is not None]
     return [first[seed] - second[seed] for seed in shared]
+
+
+def _by_seed(result: RowResult, metric: str, split: str) -> dict[int, float | None]:
+    is_normalised = metric == "overall" and result.row.report in reported.NORMALISED_OVERALL
+    name = "overall_normalised" if is_normalised else metric
+    return {record["spec"]["seed"]: value(record, name, split) for record in result.records}
 
 
 def examples_frame(results: RowResult | Mapping[str, RowResult], report: str | None = None) -> pd.DataFrame:

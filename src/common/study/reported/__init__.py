@@ -49,6 +49,8 @@ METRICS = (
 )
 OPERATORS = (">", ">=", "<", "<=", "~")
 CLAIM_FIELDS = ("id", "section", "statement", "terms", "rule")
+# SlapBERT (section 5.2) maps r to [0, 1] before it takes the mean of the three; the other reports do not.
+NORMALISED_OVERALL = ("slapbert",)
 OVERALL_PARTS = ("sst_acc", "para_acc", "sts_corr")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
 EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "model", "predicted")
