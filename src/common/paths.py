@@ -46,6 +46,11 @@ class Places:
         return self.results / "cards"
 
     @property
+    def predictions(self) -> Path:
+        """Leaderboard files, a folder per run."""
+        return self.results / "predictions"
+
+    @property
     def index(self) -> Path:
         return self.results / "index.html"
 

@@ -29,6 +29,7 @@ from common.errors import StudyError
 from common.report import gallery
 from common.spec import PROFILES, REPORT_TRAIN
 from common.study.execute import FORCE, POOL, Broker, Pool, private_folder, thread_environment
+from common.study.export import export
 from common.study.progress import Progress
 from common.study.rows import row, rows
 from common.study.session import Planned, Study, open_study
@@ -84,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
     add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")
+    add("--export-predictions", metavar="RUN_ID", help="only write the leaderboard files of a finished run")
     return parser
 
 
@@ -106,6 +108,10 @@ def _seed_numbers(text: str) -> list[int]:
 def _run(options: argparse.Namespace) -> int:
     data, encoder = _absolute(options.data), _absolute(options.encoder)
     study = open_study(options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
+    if options.export_predictions:
+        print(study, flush=True)
+        print(f"In {notebooks.shown(export(study, options.export_predictions))}")
+        return DONE
     chosen = notebooks.find(options.only)
     for path in chosen:
         notebooks.check(path, _parameters(study))
