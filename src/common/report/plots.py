@@ -110,7 +110,7 @@ def save(lab: Study, name: str, figure: Figure, data: pd.DataFrame, caption: str
 def label_distributions(frame: pd.DataFrame) -> Figure:
     """Label shares of the training sets, the report's counts beside ours where it prints them (swissBERT, Figure 4)."""
     tasks = list(dict.fromkeys(frame["task"]))
-    figure, axes = _panels(1, len(tasks), 4.4, 4.4)
+    figure, axes = panels(1, len(tasks), 4.4, 4.4)
     colours = {HERE: HERE_COLOUR, REPORT: REPORT_COLOUR}
     for axis, task in zip(axes, tasks, strict=True):
         part = frame[frame["task"] == task]
@@ -121,7 +121,7 @@ def label_distributions(frame: pd.DataFrame) -> Figure:
         sizes = part.groupby("source", sort=False)["count"].sum()
         counts = ", ".join(f"{source} n = {size:,}" for source, size in sizes.items())
         axis.set(title=f"{TASK_NAMES[task]}\n{counts}", xlabel="label", ylabel="share of training examples")
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -129,7 +129,7 @@ def label_distributions(frame: pd.DataFrame) -> Figure:
 def token_lengths(frame: pd.DataFrame) -> Figure:
     """Input lengths in tokens per task, with the encoder's limit and the share cut at it."""
     tasks = list(dict.fromkeys(frame["task"]))
-    figure, axes = _panels(2, (len(tasks) + 1) // 2, 6.0, 3.4)
+    figure, axes = panels(2, (len(tasks) + 1) // 2, 6.0, 3.4)
     for axis, task in zip(axes, tasks, strict=False):
         part = frame[frame["task"] == task]
         first = part.iloc[0]
@@ -147,7 +147,7 @@ def token_lengths(frame: pd.DataFrame) -> Figure:
 def comparison(frame: pd.DataFrame) -> Figure:
     """Reported values as diamonds, ours as bars with one dot a seed, one panel a metric."""
     metrics, labels = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["label"]))
-    figure, axes = _panels(1, len(metrics), 3.7, 1.4 + 0.62 * len(labels), sharey=True)
+    figure, axes = panels(1, len(metrics), 3.7, 1.4 + 0.62 * len(labels), sharey=True)
     colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
     for axis, metric in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == metric]
@@ -164,7 +164,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         axis.margins(x=0.08)
         axis.axvline(0, color="black", linewidth=0.8)
     seeds = frame["seed"].dropna().nunique()
-    figure.suptitle(f"Bars: here, dots: {_count(seeds, 'seed')}; diamonds: the report's value", fontsize=12)
+    figure.suptitle(f"Bars: here, dots: {count_noun(seeds, 'seed')}; diamonds: the report's value", fontsize=12)
     return figure
 
 
@@ -176,7 +176,7 @@ def attention(frame: pd.DataFrame) -> Figure:
     # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
     side = min(0.245 * size, MAP_INCHES)
     font = min(11.0, 0.75 * 72 * side / size)
-    figure, axes = _panels(1, len(layers), side + 0.5, side + 2.0, sharey=True)
+    figure, axes = panels(1, len(layers), side + 0.5, side + 2.0, sharey=True)
     top = frame["attention"].max()
     for axis, layer in zip(axes, layers, strict=True):
         part = frame[frame["layer"] == layer]
@@ -202,7 +202,7 @@ def attention(frame: pd.DataFrame) -> Figure:
 def attention_by_layer(frame: pd.DataFrame) -> Figure:
     """Where attention goes, layer by layer: means over heads as lines, single heads as dots, against the control."""
     names = [name for name in SHARE_TITLES if name in set(frame["share_of"])]
-    figure, axes = _panels(2, 2, 5.6, 3.9, sharex=True)
+    figure, axes = panels(2, 2, 5.6, 3.9, sharex=True)
     colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
     for axis, name in zip(axes, names, strict=True):
         part = frame[frame["share_of"] == name]
@@ -222,7 +222,7 @@ def attention_by_layer(frame: pd.DataFrame) -> Figure:
         sns.scatterplot(first, marker="D", s=42, edgecolor="black", linewidth=1, legend=False, **common)
         axis.set(title=SHARE_TITLES[name], xlabel="layer (from 1)", ylabel="share of attention", ylim=(0, None))
         axis.set_xticks(sorted(set(part["layer"])))
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     figure.suptitle("Lines: mean over heads; dots: heads; diamonds: first head (the report's)", fontsize=12)
     return figure
 
@@ -230,7 +230,7 @@ def attention_by_layer(frame: pd.DataFrame) -> Figure:
 @styled
 def learning_curves(frame: pd.DataFrame) -> Figure:
     """Dev metrics after every epoch, one line a model, a band where there are several seeds."""
-    figure, axes = _panels(1, len(METRIC_TITLES), 4.4, 4.4)
+    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.4)
     colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
     for axis, (metric, title) in zip(axes, METRIC_TITLES.items(), strict=True):
         part = frame[frame["metric"] == metric]
@@ -240,39 +240,39 @@ def learning_curves(frame: pd.DataFrame) -> Figure:
         )  # fmt: skip
         axis.set(title=title, xlabel="epoch", ylabel=title)
         axis.set_xticks(sorted(set(part["epoch"])))
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
 @styled
 def threshold_curves(frame: pd.DataFrame) -> Figure:
     """Quora accuracy against the cosine threshold; a dot at the threshold the row uses."""
-    figure, axes = _panels(1, 1, 8.2, 4.6)
+    figure, axes = panels(1, 1, 8.2, 4.6)
     colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
     common = {"x": "threshold", "y": "accuracy", "hue": "label", "palette": colours, "ax": axes[0]}
     sns.lineplot(frame, errorbar="sd", linewidth=2.5, style="label", **common)
     used = frame[np.isclose(frame["threshold"], frame["used"])]
     sns.scatterplot(used, s=90, edgecolor="black", linewidth=1.2, zorder=5, legend=False, **common)
     axes[0].set(xlabel="cosine above which a pair counts as paraphrase", ylabel="Quora dev accuracy")
-    _legend_below(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
 def _hole() -> Figure:
-    figure, axes = _panels(1, 1, 6, 2)
+    figure, axes = panels(1, 1, 6, 2)
     axes[0].text(0.5, 0.5, "Nothing to draw: no finished run.", ha="center", va="center")
     axes[0].set_axis_off()
     return figure
 
 
-def _panels(rows: int, columns: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
+def panels(rows: int, columns: int, width: float, height: float, **shared: bool) -> tuple[Figure, list[Axes]]:
     """Panels of that size in inches, on a figure with its own canvas, so that no notebook backend shows it twice."""
     figure = Figure(figsize=(columns * width, rows * height))
     FigureCanvasAgg(figure)
     return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 
-def _legend_below(figure: Figure, axis: Axes) -> None:
+def legend_below(figure: Figure, axis: Axes) -> None:
     """One legend for all panels, below them, where it covers nothing."""
     handles, labels = axis.get_legend_handles_labels()
     if axis.get_legend() is not None:
@@ -285,5 +285,5 @@ def _dashes(frame: pd.DataFrame) -> dict[str, object]:
     return {row["label"]: (3, 2) if row["method"] == "untrained" else "" for _, row in frame.iterrows()}
 
 
-def _count(number: int, noun: str) -> str:
+def count_noun(number: int, noun: str) -> str:
     return f"one {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,8 +1,8 @@
 """What figures need from a trained model, taken while it is still in memory, so that no weights have to be kept.
 
-Predictions for the reports' own example sentences, and, for models that read both sentences at once, attention: the
-maps of one named pair, and how attention mass is spread over the similarity dev set (swissBERT section 6, Figures 1 to
-3).
+Predictions for the reports' own example sentences; for models that read both sentences at once, attention: the maps of
+one named pair, and how attention mass is spread over the similarity dev set (swissBERT section 6, Figures 1 to 3); for
+models that read sentences apart, where their vectors lie (SlapBERT section 6, Figures 2 to 5 and 7).
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from tokenizers import Tokenizer
 
 from common.data.encoding import Encoded, Layout, encode, sorted_batches
 from common.data.split import Split
+from common.data.tasks import TASKS
 from common.model.heads import MultitaskModel
 from common.spec import RunSpec
-from common.training.evaluate import predict, score
+from common.training.evaluate import EVALUATION_TOKENS, predict, score
 
 ATTENTION_TOKENS = 1024
 NEAR_TOKENS = 2
+# Of a vector probe: single sentences, pairs whose distance is kept, and pairs at either end whose vectors are kept.
+VECTOR_SENTENCES, VECTOR_PAIRS, VECTOR_ENDS = 1200, 2000, 50
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
 
@@ -86,6 +89,39 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     return {name: total / len(encoded) for name, total in totals.items()}
 
 
+@torch.inference_mode()
+def sentence_vectors(model: MultitaskModel, task: str, encoded: Encoded, limit: int) -> np.ndarray:
+    """(N, parts, H): the vectors that the head sees of the first `limit` examples, in the split's own order."""
+    model.eval()
+    batches = list(sorted_batches(encoded.lengths[:limit], EVALUATION_TOKENS))
+    vectors = [torch.stack(model.sentence_vectors(task, encoded.batch(rows, model.device)), dim=1) for rows in batches]
+    return torch.cat(vectors).cpu().numpy()[np.argsort(np.concatenate(batches))]
+
+
+def geometry(model: MultitaskModel, task: str, encoded: Encoded) -> dict[str, np.ndarray]:
+    """Where the vectors of a dev split lie, with the labels they belong to.
+
+    Single sentences: the first 1,200. Pairs: the distance between the two sentences of the first 2,000 pairs,
+    Euclidean and cosine, and vectors of the first 50 pairs at either end of the labels (STS: at least 4, at most 1).
+    """
+    are_pairs = len(TASKS[task].text_columns) == 2
+    limit = VECTOR_PAIRS if are_pairs else VECTOR_SENTENCES
+    vectors, labels = sentence_vectors(model, task, encoded, limit), encoded.labels[:limit]
+    if not are_pairs:
+        return {f"{task}_vectors": vectors[:, 0], f"{task}_vector_labels": labels}
+    first, second = vectors[:, 0], vectors[:, 1]
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    low, high = (1.0, 4.0) if TASKS[task].kind == "score" else (0, 1)
+    ends = np.concatenate([np.flatnonzero(end)[:VECTOR_ENDS] for end in (labels >= high, labels <= low)])
+    return {
+        f"{task}_distances": np.linalg.norm(first - second, axis=1),
+        f"{task}_cosine_distances": 1 - (first * second).sum(1) / norms,
+        f"{task}_distance_labels": labels,
+        f"{task}_vectors": vectors[ends],
+        f"{task}_vector_labels": labels[ends],
+    }
+
+
 def _targets(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> dict[str, torch.Tensor]:
     """(B, T, T) masks of who may receive from whom, and the weight (B, T) of each giving token."""
     last = mask.sum(1, keepdim=True) - 1
@@ -116,4 +152,9 @@ def collect(
         for example in examples:
             if example.draws_attention:
                 facts["pair_tokens"], arrays["pair_attention"] = pair_attention(model, example, tokenizer)
+    # Vectors are bulky, so only the models in question keep them: those with PALs, and frozen ones as their control.
+    if spec.encoder.pals or spec.encoder.frozen:
+        apart = [task for task in spec.tasks if task.pair_method != "pair" and task.name != "cfimdb"]
+        for task in apart:
+            arrays |= geometry(model, task.name, dev[task.name])
     return facts, arrays
