@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import StudyError
 from common.study import open_study
-from common.study.cards import data_card, parity_card
+from common.study.cards import data_card, labels_card, parity_card
 
 
 @pytest.fixture
@@ -41,3 +41,20 @@ def test_cards_are_read_back_in_report_only_mode_and_missed_aloud(lab):
         data_card(only)
     written = data_card(lab)
     assert data_card(only) == written and np.isfinite(written["lengths"]["sst"]["mean"])
+
+
+def test_labels_card_holds_every_dev_label_exactly_and_in_order_without_the_corpus(lab):
+    with pytest.raises(StudyError, match="without --report-only"):
+        labels_card(open_study("smoke", report_only=True))
+    labels_card(lab)
+    read = labels_card(open_study("smoke", report_only=True))
+    for task, splits in lab.corpus().items():
+        assert read[task].tolist() == splits["dev"].labels.tolist()
+    assert read["sst"].dtype == np.int64 and read["sts"].dtype == np.float64
+
+
+def test_labels_card_takes_a_line_a_task(lab):
+    labels_card(lab)
+    path = lab.places.cards / "labels.json"
+    assert len(path.read_text().splitlines()) < 12
+    assert path.stat().st_size < 2 * sum(len(s["dev"]) for s in lab.corpus().values()) + 4 * 1000

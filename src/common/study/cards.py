@@ -1,7 +1,8 @@
 """Cards: small measured facts that are not runs, kept beside the records so that notebooks can be re-derived from them.
 
-The data card counts what a profile's data holds; the parity card measures our BERT and AdamW against the reference
-libraries. Both are made once, stored with a hash, and read back in report-only mode.
+The data card counts what a profile's data holds; the labels card keeps the dev labels, which error analyses need where
+the data is not there; the parity card measures our BERT and AdamW against the reference libraries. All are made once,
+stored with a hash, and read back in report-only mode.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ def data_card(lab) -> dict:
     return card(lab, "data", lambda: _measure_data(lab))
 
 
+def labels_card(lab) -> dict[str, np.ndarray]:
+    """Task -> (N,) dev labels in the order of the split: whole classes, or STS scores in [0, 5]."""
+    stored = card(lab, "labels", lambda: {task: _written(s["dev"].labels, task) for task, s in lab.corpus().items()})
+    kinds = {task: float if TASKS[task].kind == "score" else np.int64 for task in stored}
+    return {task: np.array(text.split(), dtype=kinds[task]) for task, text in stored.items()}
+
+
 def parity_card(lab) -> dict:
     """Largest absolute differences from the reference libraries, and where they were measured.
 
@@ -68,6 +76,12 @@ def _measure_data(lab) -> dict:
         card["labels"][task] = {name: _label_counts(task, split.labels) for name, split in labelled.items()}
         card["lengths"][task], card["truncated"][task] = _lengths(splits["train"], tokenizer)
     return card | {"max_tokens": tokenizer.truncation["max_length"], "fingerprint": fingerprint(corpus)}
+
+
+def _written(labels: np.ndarray, task: str) -> str:
+    """All labels on one line; a list would take a line for each of them."""
+    kind = float if TASKS[task].kind == "score" else int
+    return " ".join(repr(kind(label)) for label in labels)
 
 
 def _label_counts(task: str, labels: np.ndarray) -> dict[str, int]:
