@@ -1,6 +1,7 @@
 """One joint update three ways, on the same examples: a starter-style loop, the best plain Hugging Face one, and ours.
 
     python benchmarks/step.py [--data FOLDER] [--encoder NAME] [--threads N] [--rounds N] [--learn N] [--json FILE]
+                              [--markdown FILE] [--where FILE]
 
 (a) transformers.BertModel in float32, sentences tokenised in the collate function and padded, an AdamW written in
 Python as the starter's. (b) the same model under bfloat16 autocast with the faster of its attention kernels, PyTorch's
@@ -8,7 +9,8 @@ fused AdamW, tokens prepared once, batches of like length. (c) this repository's
 
 All three see the same examples in the same batches, dropout 0.1 and one update on the sum of three losses. They take
 turns round by round, so that a busy machine slows all of them; ratios are taken within a round. `--learn N` also trains
-each for N updates from the same start and compares their losses.
+each for N updates from the same start and compares their losses; `--where` writes a table of where our update's time
+goes, with what it would take if all matrix products ran at the measured peak.
 """
 
 from __future__ import annotations
@@ -48,6 +50,17 @@ TASKS = (
 )
 OUT_SIZES = {"sst": 5, "para": 1, "sts": 1}
 LEARNERS = ("a starter-style, fp32", "b Hugging Face, bf16, eager", "c ours, bf16")
+# Kinds of work in an update by the names of torch's operations, and what each is.
+KINDS = {
+    "matrix products of linear layers": ("mm", "addmm"),
+    "matrix products of attention": ("bmm", "baddbmm"),
+    "casts and copies": ("copy_", "_to_copy", "cat", "index_select", "index_copy", "index_copy_", "empty_strided"),
+    "optimiser": ("_fused_adamw_",),
+    "GELU": ("gelu", "gelu_backward"),
+    "norms": ("native_layer_norm", "native_layer_norm_backward"),
+    "softmax": ("_softmax", "_softmax_backward_data"),
+    "sums, products, fills": ("add", "add_", "mul", "sum", "fill_", "zero_"),
+}
 Rows = dict[str, np.ndarray]
 
 
@@ -259,6 +272,31 @@ def measure(field: Field, rounds: int, updates: int = 4) -> dict:
     return {"seconds": times, "tokens": tokens, "peak": peak, "memory": memory, "flops": matmul_flops(encoder, 1)}
 
 
+def where(field: Field, found: dict, updates: int = 8) -> dict[str, float]:
+    """Share of our update's wall time per kind of work; dropout masks and Python are what no operation accounts for."""
+    ours, stream = field.make(["c ours, bf16"])["c ours, bf16"], batches(field.encoded, 2)
+    groups = [next(stream) for _ in range(2 * updates)]
+    for group in groups[:updates]:
+        ours.update(group)
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        for group in groups[updates:]:
+            ours.update(group)
+    wall = time.perf_counter() - started
+    seconds = {e.key.removeprefix("aten::"): e.self_cpu_time_total / 1e6 for e in profiler.key_averages()}
+    shares = {kind: sum(seconds.get(name, 0.0) for name in names) / wall for kind, names in KINDS.items()}
+    shares["dropout masks, Python, other operations"] = 1 - sum(shares.values())
+    tokens = sum(int(field.encoded[t].lengths[rows].sum()) for g in groups[updates:] for t, rows in g.items())
+    shares["linear layers, if they ran at the peak"] = found["flops"] * tokens / found["peak"]["bfloat16"] / wall
+    return shares
+
+
+def where_markdown(shares: dict[str, float]) -> str:
+    """The shares as a table."""
+    lines = ["| Part of one of our updates, bf16 | Share of its time |", "|---|---:|"]
+    return "\n".join(lines + [f"| {kind} | {share:.0%} |" for kind, share in shares.items()]) + "\n"
+
+
 def learn(field: Field, updates: int) -> dict[str, list[float]]:
     """Joint loss of every contestant after each update, on the same groups from the same start."""
     curves = {}
@@ -357,6 +395,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--learn", type=int, default=0, help="also compare losses over so many updates")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
     parser.add_argument("--markdown", type=Path, help="also write the table of ratios here")
+    parser.add_argument("--where", type=Path, help="also measure where our time goes, and write the table here")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
         parser.error("--rounds must be at least 2")
@@ -368,8 +407,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     evaluation = measure_evaluation(field, max(2, options.rounds // 2))
     print(report(found, evaluation))
     curves = learn(field, options.learn) if options.learn else {}
-    everything = {"step": found, "evaluation": evaluation, "curves": curves, "environment": environment()}
+    shares = where(field, found) if options.where else {}
+    everything = {"step": found, "evaluation": evaluation, "curves": curves, "where": shares}
+    everything["environment"] = environment()
     written = {options.json: json.dumps(everything, indent=1) + "\n", options.markdown: markdown(everything)}
+    written[options.where] = where_markdown(shares)
     for path, text in written.items():
         if path:
             path.write_text(text, encoding="utf-8")

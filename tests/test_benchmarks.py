@@ -38,16 +38,18 @@ def test_a_single_round_is_refused(capsys):
 def test_step_trains_every_contestant_on_the_same_examples_to_the_same_loss(tmp_path, capsys):
     """Without dropout noise in the way of a few updates the three ways of one update agree on the loss."""
     step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
-    record = tmp_path / "step.json"
-    step["main"](
-        ["--encoder", "tiny-random", "--rounds", "2", "--threads", "1", "--learn", "12", "--json", str(record)]
-    )
+    record, where = tmp_path / "step.json", tmp_path / "where.md"
+    options = ["--encoder", "tiny-random", "--rounds", "2", "--threads", "1", "--learn", "12"]
+    step["main"]([*options, "--json", str(record), "--where", str(where)])
     told, found = capsys.readouterr().out, json.loads(record.read_text())
     assert "ours over (a)" in told and "ours over (b)" in told and "evaluation" in told
     assert {len(seconds) for seconds in found["step"]["seconds"].values()} == {2}
     first = [curve[0] for curve in found["curves"].values()]
     assert max(first) - min(first) < 0.1 * max(first)  # same start and examples; dropout and bf16 differ
     assert all(curve[-1] < curve[0] for curve in found["curves"].values())
+    *parts, at_the_peak = found["where"].values()
+    assert sum(parts) == pytest.approx(1) and min(parts[:-1]) > 0 and 0 < at_the_peak < 1
+    assert where.read_text().count("\n") == len(parts) + 3
 
 
 def test_step_counts_six_operations_per_weight_and_token():

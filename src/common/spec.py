@@ -460,10 +460,7 @@ PROFILES = {
     for profile in (
         Profile("smoke", "tiny-random", n_sts=40, n_para=160, epochs=((1, 1), (20, 1)), max_batch=8, **_EMBEDDED),
         Profile("quick", "tiny-bert", n_sts=480, n_para=1440, epochs=_SHORT_EPOCHS, max_batch=16, **_EMBEDDED),
-        # Plain, as long as the committed results are those of the plain engine.
-        Profile(
-            "cpu", "minilm-l6", n_sts=960, n_para=2880, epochs=_SHORT_EPOCHS, max_batch=16, engine="plain", **_REAL
-        ),
+        Profile("cpu", "minilm-l6", n_sts=960, n_para=2880, epochs=_SHORT_EPOCHS, max_batch=16, **_REAL),
         Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, epochs=_SHORT_EPOCHS, **_GPU),
         Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, epochs=None, **_GPU | {"rate_limit": 1.0}),
     )
