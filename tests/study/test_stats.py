@@ -109,6 +109,27 @@ def test_both_overall_formulas_stand_side_by_side() -> None:
     assert frame.loc[PAIR, ("Overall, normalised", "here")] == 0.75
 
 
+@pytest.mark.parametrize("table", ["table1", "table3", "table4"])
+def test_an_overall_is_compared_in_the_formula_that_its_report_prints(table: str) -> None:
+    """SlapBERT maps r to [0, 1] first: its printed overall is that mean of the three numbers beside it."""
+    found = rows("slapbert", table)
+    frame = stats.comparison({of.id: RowResult(of, ()) for of in found})
+    for of in found:
+        sst, para, r = (of.reported[name] for name in ("sst_acc", "para_acc", "sts_corr"))
+        normalised = frame.loc[of.id, ("Overall, normalised", "reported")]
+        assert normalised == pytest.approx((sst + para + (r + 1) / 2) / 3, abs=0.002)
+        assert np.isnan(frame.loc[of.id, ("Overall, raw", "reported")])
+    assert "Overall, normalised" not in stats.comparison({PAIR: result(PAIR)}).columns.get_level_values(0)
+
+
+def test_a_normalised_overall_differs_from_the_printed_one_and_not_from_the_raw_one() -> None:
+    (of,) = rows("slapbert", "table2")
+    here = record(of.id, 0, overall=0.45, overall_normalised=0.56)
+    line = stats.comparison({of.id: RowResult(of, (here,))}).loc[of.id]
+    assert line["Overall, normalised", "difference"] == pytest.approx(0.56 - 0.568)
+    assert line["Overall, raw", "here"] == 0.45 and np.isnan(line["Overall, raw", "difference"])
+
+
 def test_claims_show_the_printed_and_the_paired_difference_and_stay_undecided() -> None:
     results = {
         PAIR: result(PAIR, record(PAIR, 0, sst_acc=0.4, para_acc=0.8, sts_corr=0.8, overall=0.60)),

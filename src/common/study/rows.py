@@ -37,7 +37,8 @@ class Row:
 
     specs are as the report has them, seed 0. base is the id of the row it is compared with, None for a first row.
     combine: one run; per_task, where each metric comes from the run that trained its task; random, arbitrary answers
-    without a run. reported are the numbers of `table` on `split`: dev, or what the table prints where that is not dev.
+    without a run. reported are the numbers of `table` on `split`: dev, or what the table prints where that is not dev;
+    an overall stands under the name of its report's formula, `overall` or `overall_normalised`.
     """
 
     id: str
@@ -163,7 +164,9 @@ def _printed(made: Row, table: str, label: str | None, where: str) -> Row:
     if made.id not in labels:
         what = f"{table} ({split}) does not print it."
         raise StudyError("E-ROW", where, what, "Correct the table, or give the row a label if nothing is printed.")
-    numbers = reported.printed(made.report, table, split)[made.id]
+    numbers = dict(reported.printed(made.report, table, split)[made.id])
+    if made.report in reported.NORMALISED_OVERALL and "overall" in numbers:
+        numbers["overall_normalised"] = numbers.pop("overall")
     return replace(made, table=table, label=labels[made.id], reported=numbers, split=split)
 
 

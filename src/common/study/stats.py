@@ -77,17 +77,26 @@ def mean(results: Results, row_id: str, metric: str, split: str = "dev") -> floa
     return _summary(results[row_id], metric, split)[0]
 
 
-def comparison(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str | None = None) -> pd.DataFrame:
+def main_metrics(results: Results) -> tuple[str, ...]:
+    """The three tasks and their raw mean; where a row's report prints the normalised overall, that formula first."""
+    if any(result.row.report in reported.NORMALISED_OVERALL for result in results.values()):
+        return (*MAIN_METRICS[:-1], "overall_normalised", "overall")
+    return MAIN_METRICS
+
+
+def comparison(results: Results, metrics: tuple[str, ...] | None = None, split: str | None = None) -> pd.DataFrame:
     """One line per row: each metric as reported, here (mean and standard deviation over seeds) and their difference.
 
     Args:
         results: row id -> RowResult, as `Study.run` returns it.
-        metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first.
+        metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first. None takes
+            `main_metrics`.
         split: of our numbers; None takes the one that the row's table prints.
 
     Returns:
         Columns (group, quantity), index row id. `difference` is here minus reported. `sd` is empty for one seed.
     """
+    metrics = main_metrics(results) if metrics is None else metrics
     lines = [_comparison_line(result, metrics, split or result.row.split) for result in results.values()]
     frame = pd.DataFrame(lines, index=pd.Index(list(results), name="row"))
     frame.columns = pd.MultiIndex.from_tuples(list(frame.columns))
