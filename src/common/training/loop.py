@@ -51,7 +51,7 @@ from common.training.step import Trainer
 NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
 Progress = Callable[[int, int, str], None]
 # Training examples, the first of each task, that the train metrics are measured on.
-TRAIN_EXAMPLES = 4096
+TRAIN_EXAMPLES = 1024
 # All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
 PRETRAINING_SEED = 0
 
