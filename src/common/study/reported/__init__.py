@@ -1,8 +1,9 @@
 """What the reports print: numbers, example predictions, stated counts and claims. Facts only; nothing of ours is here.
 
 printed.csv holds every printed number, of tables and of text; examples.csv the sentences a report prints with its
-predictions, stated.csv the counts it gives for the data, claims/<report>.yaml its claims. All of it was written before
-the first run.
+predictions, stated.csv the counts it gives for the data, figures.csv its result figures, claims/<report>.yaml its
+claims, contradictions.yaml where reports disagree (contradictions.py reads it). All of it was written before the first
+run.
 
 A claims file is a list of {id, section, statement, terms, rule}, worded by us. A term is one comparison,
 [metric, split, a, op, b, margin] with up to two further entries, metric_b and split_b, where b is read from another
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -55,6 +57,8 @@ OVERALL_PARTS = ("sst_acc", "para_acc", "sts_corr")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
 EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "model", "predicted")
 STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated", "remark")
+FIGURE_COLUMNS = ("report", "figure", "panel", "section", "shows", "drawn", "from_runs")
+DRAWN = re.compile(r"\d\d_[a-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,22 @@ class Claim:
     statement: str
     terms: tuple[Term, ...]
     rule: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A result figure of a report, or one panel of it, and the name under which ours is saved.
+
+    shows says in our words what is drawn. from_runs is False for what is about the data and needs no trained model.
+    """
+
+    report: str
+    figure: str
+    panel: str
+    section: str
+    shows: str
+    drawn: str
+    from_runs: bool
 
 
 def printed(report: str, table: str, split: str = "dev") -> dict[str, dict[str, float]]:
@@ -133,6 +153,23 @@ def stated() -> list[dict]:
     return [
         {**line, "stated": int(_number(where, line["stated"]))} for where, line in _lines("stated.csv", STATED_COLUMNS)
     ]
+
+
+def panels() -> tuple[Panel, ...]:
+    """The result figures that can be drawn again, report by report; diagrams and screenshots are not among them."""
+    known = {line["report"] for _, line in _lines("printed.csv", PRINTED_COLUMNS)}
+    found: dict[str, Panel] = {}
+    for where, line in _lines("figures.csv", FIGURE_COLUMNS):
+        if empty := [name for name in FIGURE_COLUMNS if name != "panel" and not line[name]]:
+            raise _bad(where, f"no text in {', '.join(empty)}")
+        if line["report"] not in known:
+            raise _bad(where, f"report {line['report']!r}, known: {', '.join(sorted(known))}")
+        if line["from_runs"] not in ("yes", "no"):
+            raise _bad(where, f"from_runs {line['from_runs']!r}, known: yes, no")
+        if line["drawn"] in found or not DRAWN.fullmatch(line["drawn"]):
+            raise _bad(where, f"drawn {line['drawn']!r} stands twice or is no figure name like 02_attention")
+        found[line["drawn"]] = Panel(**{**line, "from_runs": line["from_runs"] == "yes"})
+    return tuple(found.values())
 
 
 def printed_values() -> dict[tuple[str, str, str], float]:
