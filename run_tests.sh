@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check and fails if any of them does: ruff, the notebooks, the published copies, the tests.
+# Runs every check and fails if any of them does: ruff, a smoke study, the notebooks, the published copies, the tests.
 # Arguments go to the last pytest, for example: ./run_tests.sh --runslow -k data
 set -euo pipefail
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
@@ -24,6 +24,8 @@ any_notebook() { compgen -G "$1/*.ipynb" >/dev/null; }
 check "ruff check" "$STUDY_PYTHON" -m ruff check .
 check "ruff format" "$STUDY_PYTHON" -m ruff format --check .
 if any_notebook notebooks; then
+  # The runner's pool trains every row once; the notebooks then read, and the tests look at the figures.
+  check "smoke study" "$STUDY_PYTHON" -m common.runner --profile smoke
   STUDY_PROFILE=smoke check "notebooks" nbval notebooks
 fi
 if any_notebook results/cpu/notebooks; then
