@@ -1,5 +1,6 @@
 """Probes against loops written out over the attention that transformers returns."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,11 @@ from transformers import BertModel as Reference
 from common.data.encoding import Layout, encode, load_tokenizer
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
-from common.spec import RunSpec, TaskSpec
+from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
+from common.training import probes
 from common.training.evaluate import predict, score
 from common.training.loop import run
-from common.training.probes import Example, attention_mass, example_predictions
+from common.training.probes import Example, attention_mass, example_predictions, geometry
 
 SPEC = RunSpec((TaskSpec("sts", "pair", loss="mse"),), batch_size=8, epochs=1)
 
@@ -93,3 +95,76 @@ def test_cosine_runs_keep_their_threshold_curve(materials):
     at_zero = accuracies[np.abs(thresholds).argmin()]
     assert at_zero == pytest.approx(((outcome.predictions["para"][:, 0] > 0) == labels).mean())
     assert outcome.record["metrics"]["dev"]["para_acc_best_threshold"] == pytest.approx(accuracies.max())
+
+
+GEOMETRY = ("vectors", "vector_labels", "distances", "cosine_distances", "distance_labels")
+APART = RunSpec((TaskSpec("sst"), TaskSpec("para", "separate", loss="bce"), TaskSpec("sts", "separate", loss="mse")))
+
+
+def _pair_by_hand(model, task, encoded, row):
+    """Vectors of one pair, read on its own, its Euclidean distance and its cosine distance by loops over H."""
+    with torch.inference_mode():
+        first, second = (v[0].tolist() for v in model.sentence_vectors(task, encoded.batch(np.array([row]))))
+    squared = sum((a - b) ** 2 for a, b in zip(first, second, strict=True))
+    product = sum(a * b for a, b in zip(first, second, strict=True))
+    lengths = [math.sqrt(sum(a * a for a in vector)) for vector in (first, second)]
+    return (first, second), math.sqrt(squared), 1 - product / (lengths[0] * lengths[1])
+
+
+@pytest.mark.parametrize("task", ["para", "sts"])
+def test_geometry_of_pairs_equals_plain_loops_in_the_order_of_the_split(materials, task, monkeypatch):
+    monkeypatch.setattr(probes, "VECTOR_PAIRS", 30)
+    monkeypatch.setattr(probes, "VECTOR_ENDS", 3)
+    tokenizer = load_tokenizer(materials.encoder_folder, 48)
+    dev = materials.corpus[task]["dev"]
+    if task == "sts":  # the corpus of these tests has few pairs at the upper end, and none just inside the limits
+        labels = dev.labels.copy()
+        labels[[4, 9, 11, 20, 35]] = [4.0, 3.99, 5.0, 4.2, 5.0]
+        labels[[0, 1]] = [1.0, 1.01]
+        dev = replace(dev, labels=labels)
+    encoded = encode(dev, tokenizer, Layout(False))
+    model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
+    found = geometry(model, task, encoded)
+    assert set(found) == {f"{task}_{name}" for name in GEOMETRY}
+    rows = [_pair_by_hand(model.eval(), task, encoded, row) for row in range(30)]
+    np.testing.assert_allclose(found[f"{task}_distances"], [row[1] for row in rows], atol=1e-5)
+    np.testing.assert_allclose(found[f"{task}_cosine_distances"], [row[2] for row in rows], atol=1e-5)
+    np.testing.assert_array_equal(found[f"{task}_distance_labels"], dev.labels[:30])
+    low, high = (1, 4) if task == "sts" else (0, 1)
+    kept = [i for i in range(30) if dev.labels[i] >= high][:3] + [i for i in range(30) if dev.labels[i] <= low][:3]
+    assert len(kept) == 6 and (task == "para" or (4 in kept and not {1, 9} & set(kept)))
+    np.testing.assert_allclose(found[f"{task}_vectors"], [rows[i][0] for i in kept], atol=1e-5)
+    np.testing.assert_array_equal(found[f"{task}_vector_labels"], dev.labels[kept])
+
+
+def test_geometry_of_single_sentences_is_the_first_of_the_split(materials, monkeypatch):
+    monkeypatch.setattr(probes, "VECTOR_SENTENCES", 7)
+    tokenizer = load_tokenizer(materials.encoder_folder, 48)
+    dev = materials.corpus["sst"]["dev"]
+    encoded = encode(dev, tokenizer, Layout(False))
+    model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
+    found = geometry(model, "sst", encoded)
+    with torch.inference_mode():
+        alone = [model.sentence_vectors("sst", encoded.batch(np.array([i])))[0][0].numpy() for i in range(7)]
+    np.testing.assert_allclose(found["sst_vectors"], alone, atol=1e-5)
+    np.testing.assert_array_equal(found["sst_vector_labels"], dev.labels[:7])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "has_vectors"),
+    [
+        (EncoderSpec(pals=PalSpec(size=8, heads=2)), True),
+        (EncoderSpec(frozen=True), True),
+        (EncoderSpec(), False),
+    ],
+    ids=["adapters", "frozen", "neither"],
+)
+def test_only_runs_with_adapters_and_frozen_ones_keep_where_their_sentences_lie(materials, encoder, has_vectors):
+    outcome = run(replace(APART, encoder=encoder, batch_size=8, epochs=1), materials, 1)
+    names = {f"{task}_{name}" for task in ("para", "sts") for name in GEOMETRY} | {"sst_vectors", "sst_vector_labels"}
+    assert names & set(outcome.probes) == (names if has_vectors else set())
+    if has_vectors:
+        tokenizer = load_tokenizer(materials.encoder_folder, 48)
+        encoded = encode(materials.corpus["sts"]["dev"], tokenizer, Layout(False))
+        expected = [_pair_by_hand(outcome.model.eval(), "sts", encoded, row)[1] for row in range(len(encoded))]
+        np.testing.assert_allclose(outcome.probes["sts_distances"], expected, atol=1e-5)
