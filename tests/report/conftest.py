@@ -32,6 +32,7 @@ def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
         "under_trained": True,
         "environment": {"torch": "2.13.0"},
         "history": history if spec.epochs else [],
+        "trace": {"tasks": ["sst", "para", "sts"], "pairs": []},
         "metrics": {"dev": values},
         "undefined": {"dev": {}},
         "probes": {"pair_tokens": TOKENS, "examples": []},
@@ -40,6 +41,7 @@ def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
     size, layers, heads = len(TOKENS), 6, 4
     probes = {"pair_attention": rng.dirichlet(np.ones(size), (layers, heads, size))}
     probes |= {f"{name}_mass": rng.uniform(0, 1, (layers, heads)) for name in ("cross", "match", "near", "special")}
+    probes["trace_factor"] = rng.uniform(0.5, 1.5, (7, 3)).astype(np.float32)
     probes["para_threshold_curve"] = np.stack([np.linspace(-1, 1, 201), np.sort(rng.uniform(0.3, 0.8, 201))])
     return store.write(record, {"sst": rng.normal(size=(5, 5)).astype(np.float32)}, probes)
 

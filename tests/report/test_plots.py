@@ -13,20 +13,22 @@ from PIL import Image
 
 from common.errors import StudyError
 from common.report import plots
-from common.study import frames, stats
+from common.study import frames, stats, traces
 
 
 def drawings(lab: SimpleNamespace, results: dict) -> dict[str, tuple]:
     """Every figure of a study's results, with the frame it is drawn from."""
     metric, history = frames.metric_frame(results), stats.history_frame(results)
     shares, curves = frames.attention_shares(lab.store, results), frames.threshold_frame(lab.store, results)
-    maps = frames.attention_maps(lab.store, results["swissbert_pair"])
+    late = frames.attention_map(lab.store, results["swissbert_pair"], "last")
+    factors = traces.weight_frame(lab.store, results)
     return {
         "comparison": (plots.comparison, metric),
         "learning": (plots.learning_curves, history),
-        "attention": (plots.attention, maps),
+        "attention": (plots.attention, late),
         "by_layer": (plots.attention_by_layer, shares),
         "thresholds": (plots.threshold_curves, curves),
+        "weights": (plots.loss_factors, factors),
     }
 
 
@@ -39,7 +41,7 @@ def test_figures_are_the_same_bytes_on_every_run(lab: SimpleNamespace, results: 
     first = saved()
     with mpl.rc_context({"font.size": 30, "svg.hashsalt": None}):  # a caller's own settings must not matter
         assert first == saved()
-    assert len(first) == 15
+    assert len(first) == 18
 
 
 def test_figure_carries_its_caption_its_runs_and_its_data(lab: SimpleNamespace, results: dict) -> None:
@@ -79,9 +81,22 @@ def test_axes_are_labelled_and_layers_named_in_both_conventions(lab: SimpleNames
     for draw, frame in drawings(lab, results).values():
         axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
         assert all(axis.get_xlabel() for axis in axes)
-    titles = [axis.get_title() for axis in plots.attention(drawings(lab, results)["attention"][1]).axes[:3]]
-    assert titles[0] == "layer 1 of 6 (index 0 from 0)\nreport: Figure 1, layer 1"
-    assert titles[2] == "layer 6 of 6 (index 5 from 0)\nreport: Figure 3, layer 11"
+    title = plots.attention(drawings(lab, results)["attention"][1]).axes[0].get_title()
+    assert title == "layer 6 of 6 (index 5 from 0), head 1\nreport: Figure 3, layer 11"
+
+
+def test_lines_of_learned_factors_are_the_trace_one_a_task(lab: SimpleNamespace, results: dict) -> None:
+    frame = drawings(lab, results)["weights"][1]
+    axis = plots.loss_factors(frame).axes[0]
+    drawn = [line.get_ydata().tolist() for line in axis.lines if len(line.get_ydata())]
+    part = frame[frame["label"] == frame["label"].iloc[0]]
+    assert drawn == [part[part["task"] == task]["factor"].tolist() for task in ("SST", "Quora", "STS")]
+
+
+def test_long_labels_are_broken_not_cut(lab: SimpleNamespace, results: dict) -> None:
+    frame = frames.metric_frame(results).assign(label="a label of a row that goes on for several lines of its own")
+    shown = plots.comparison(frame).axes[0].get_yticklabels()[0].get_text()
+    assert "\n" in shown and shown.replace("\n", " ") == frame["label"].iloc[0]
 
 
 def test_methods_have_colours_that_can_be_told_apart() -> None:

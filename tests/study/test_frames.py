@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.study import frames
-from common.study.rows import row
+from common.study import frames, reported
+from common.study.rows import row, rows
 from common.study.session import RowResult
 
 CARD = {
@@ -36,6 +36,8 @@ class Store:
         self.arrays = {
             "pair_attention": np.arange(np.prod(shape), dtype=np.float32).reshape(shape),
             "cross_mass": np.arange(layers * heads, dtype=np.float32).reshape(layers, heads),
+            "near_mass": np.full((layers, heads), 0.5),
+            "match_mass": np.linspace(0, 0.9, layers * heads).reshape(layers, heads),
             "para_threshold_curve": np.stack([np.linspace(-1, 1, 5), np.array([0.4, 0.4, 0.5, 0.8, 0.6])]),
         }
 
@@ -84,15 +86,77 @@ def test_left_out_rows_are_named_and_none_is_said() -> None:
     assert frames.left_out_frame({"left_out": {}})["rows left out"].tolist() == [0]
 
 
-@pytest.mark.parametrize(("layers", "shown"), [(2, [1, 2]), (6, [1, 3, 6]), (12, [1, 6, 12])])
+@pytest.mark.parametrize(("layers", "shown"), [(2, [1, 1, 2]), (6, [1, 3, 6]), (12, [1, 6, 12])])
 def test_heat_maps_are_of_the_first_middle_and_last_layer(layers: int, shown: list[int]) -> None:
-    store = Store(layers)
-    frame = frames.attention_maps(store, result("swissbert_pair"), head=1)
-    assert frame["layer"].drop_duplicates().tolist() == shown
-    cell = frame[(frame["layer"] == layers) & (frame["query_position"] == 1) & (frame["key_position"] == 2)].iloc[0]
+    store, of = Store(layers), result("swissbert_pair")
+    maps = {panel: frames.attention_map(store, of, panel, head=1) for panel in ("first", "middle", "last")}
+    assert [frame["layer"].unique().tolist() for frame in maps.values()] == [[layer] for layer in shown]
+    late = maps["last"]
+    cell = late[(late["query_position"] == 1) & (late["key_position"] == 2)].iloc[0]
     assert cell["attention"] == store.arrays["pair_attention"][layers - 1, 1, 1, 2]
     assert (cell["query"], cell["key"]) == ("a", "[SEP]")
-    assert frame[frame["layer"] == 1]["shown_as"].iloc[0] == "Figure 1, layer 1"
+    assert maps["first"]["shown_as"].iloc[0] == "Figure 1, layer 1"
+
+
+def test_heat_map_says_what_its_reading_comes_to_over_the_whole_dev_set() -> None:
+    store, of = Store(2), result("swissbert_pair")
+    caption = frames.map_caption(frames.attention_map(store, of, "last", head=1))
+    assert "layer 2 of 2" in caption and "90.0 % of its attention to equal tokens" in caption and "75.0 %" in caption
+    assert "50.0 % of its attention to own neighbours" in frames.map_caption(frames.attention_map(store, of, "middle"))
+    none = frames.attention_map(store, RowResult(row("swissbert_pair"), ()), "first")
+    assert none.empty and list(none["run_id"]) == [] and frames.map_caption(none) == "No finished run."
+
+
+def scored(row_id: str, *scores: float | None) -> RowResult:
+    """A row with one record a seed that has this STS r on dev, and 0.1 more on train."""
+    records = tuple(
+        {"run_id": f"r-s{seed}", "spec": {"seed": seed, "tasks": [{"name": "sts"}]}, "undefined": {"dev": {}}}
+        | {"metrics": {"dev": {"sts_corr": r}, "train": {"sts_corr": None if r is None else r + 0.1}}}
+        for seed, r in enumerate(scores)
+    )
+    return RowResult(row(row_id), records)
+
+
+def test_results_of_a_table_carry_the_labels_and_numbers_that_stand_in_it() -> None:
+    every = {r.id: RowResult(r, ()) for r in rows("swissbert")}
+    found = frames.in_table(every, "swissbert", "table3")
+    assert list(found) == list(reported.labels("swissbert", "table3")) and len(found) == 7
+    assert found["swissbert_pair_awl_lr1e5"].row.label == "LR 1e-5, Dropout 0.3, WD 0, AWL LR 1e-5"
+    assert every["swissbert_pair_awl_lr1e5"].row.label.startswith("pair encoding, auto")
+
+
+def test_leaderboards_test_line_stands_beside_the_same_runs() -> None:
+    final = RowResult(row("swissbert_final"), ())
+    test = frames.on_split(final, "test")
+    assert (final.row.reported["overall"], test.row.reported["overall"]) == (0.754, 0.758)
+    assert test.row.split == "test" and test.row.label.endswith("Test Leaderboard")
+
+
+def test_numbers_for_sentences_are_named_by_row_and_metric() -> None:
+    found = frames.numbers({"swissbert_pair": scored("swissbert_pair", 0.5, 0.7)})
+    assert found["pair_sts_corr"] == pytest.approx(0.6) and found["pair_sts_corr_reported"] == 0.842
+    assert frames.numbers({"swissbert_pair": scored("swissbert_pair")})["pair_sts_corr"] == "failed"
+
+
+def test_gap_is_train_minus_dev_and_stays_open_where_one_is_missing() -> None:
+    frame = frames.gap_frame(
+        {"swissbert_pair": scored("swissbert_pair", 0.5), "swissbert_final": scored("swissbert_final")}
+    )
+    gaps = frame["STS Pearson r", "difference"].tolist()
+    assert gaps[0] == pytest.approx(0.1) and np.isnan(gaps[1])
+    assert frame["STS Pearson r", "train"].tolist()[1] == "failed"
+
+
+def test_differences_are_paired_over_the_seeds_that_both_rows_have() -> None:
+    base, other = scored("swissbert_no_extension", 0.1, 0.2, None), scored("swissbert_pair", 0.4, 0.7, 0.9, 0.9)
+    untrained = scored("swissbert_pair_joint")
+    named = {result.row.id: result for result in (base, other, untrained)}
+    frame = frames.differences(named, "swissbert_no_extension")
+    assert frame["", "model"].tolist() == ["pair encoding", "pair encoding, joint step"]
+    ours = frame["STS Pearson r", "our difference"].tolist()
+    assert ours[0] == pytest.approx((0.3 + 0.5) / 2) and np.isnan(ours[1])
+    assert frame["STS Pearson r", "printed difference"].tolist()[0] == pytest.approx(0.842 - 0.492)
+    assert ("SST accuracy", "our difference") not in frame.columns, "a column without a number says nothing"
 
 
 def test_attention_table_separates_the_first_head_from_the_mean() -> None:

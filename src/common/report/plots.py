@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable, Iterable
 
 import matplotlib as mpl
@@ -29,7 +30,8 @@ from common.study.store import atomic_write
 
 DPI = 150
 SCREEN_DPI = 96
-MAP_INCHES = 8.5
+MAP_INCHES = 11.0
+LABEL_CHARACTERS = 36
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -59,6 +61,7 @@ METHOD_COLOURS = {
     "single sentences": _PALETTE[4],
     "random answers": _PALETTE[6],
 }
+TASK_COLOURS = {"SST": _PALETTE[0], "Quora": _PALETTE[1], "STS": _PALETTE[2], "CFIMDB": _PALETTE[4]}
 SHARE_TITLES = {
     "cross": "to the other sentence",
     "match": "to equal tokens of the other sentence",
@@ -161,6 +164,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         for label in holes:
             axis.text(0, labels.index(label), " no value here", va="center", style="italic")
         axis.set(xlabel=metric, ylabel="")
+        axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
         axis.margins(x=0.08)
         axis.axvline(0, color="black", linewidth=0.8)
     seeds = frame["seed"].dropna().nunique()
@@ -170,16 +174,16 @@ def comparison(frame: pd.DataFrame) -> Figure:
 
 @styled
 def attention(frame: pd.DataFrame) -> Figure:
-    """Heat maps of one head in the first, middle and last layer, rows attend to columns (swissBERT, Figures 1 to 3)."""
-    layers = list(dict.fromkeys(frame["layer"]))
+    """A heat map of one head for each panel of the frame, rows attend to columns (swissBERT, Figures 1 to 3)."""
+    names = list(dict.fromkeys(frame["panel"]))
     size = frame["key_position"].max() + 1
     # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
-    side = min(0.245 * size, MAP_INCHES)
-    font = min(11.0, 0.75 * 72 * side / size)
-    figure, axes = panels(1, len(layers), side + 0.5, side + 2.0, sharey=True)
+    side = min(0.36 * size, MAP_INCHES)
+    font = min(13.0, 0.75 * 72 * side / size)
+    figure, axes = panels(1, len(names), side + 1.5, side + 1.5, sharey=True)
     top = frame["attention"].max()
-    for axis, layer in zip(axes, layers, strict=True):
-        part = frame[frame["layer"] == layer]
+    for axis, name in zip(axes, names, strict=True):
+        part = frame[frame["panel"] == name]
         weights = part.pivot(index="query_position", columns="key_position", values="attention")
         tokens = part[part["query_position"] == 0].sort_values("key_position")["key"].tolist()
         # The root of the weight, so that small weights next to a dominant [SEP] can be seen.
@@ -191,7 +195,7 @@ def attention(frame: pd.DataFrame) -> Figure:
             axis.axvline(place, color="white", linewidth=1)
         axis.grid(False)
         first = part.iloc[0]
-        here = f"layer {layer} of {first['layers']} (index {layer - 1} from 0)"
+        here = f"layer {first['layer']} of {first['layers']} (index {first['layer'] - 1} from 0), head {first['head']}"
         axis.set(title=f"{here}\nreport: {first['shown_as']}", xlabel="attended token")
     axes[0].set_ylabel("attending token")
     figure.colorbar(image, ax=axes, pad=0.01, aspect=30, label="attention weight (root scale)")
@@ -241,6 +245,28 @@ def learning_curves(frame: pd.DataFrame) -> Figure:
         axis.set(title=title, xlabel="epoch", ylabel=title)
         axis.set_xticks(sorted(set(part["epoch"])))
     legend_below(figure, axes[0])
+    return figure
+
+
+@styled
+def loss_factors(frame: pd.DataFrame) -> Figure:
+    """What multiplies each task's loss, update by update, one panel a row; a band where there are several seeds."""
+    labels, tasks = list(dict.fromkeys(frame["label"])), [n for n in TASK_COLOURS if n in set(frame["task"])]
+    columns = min(3, len(labels))
+    figure, axes = panels(-(-len(labels) // columns), columns, 4.4, 3.5, sharey=True)
+    for axis, label in zip(axes, labels, strict=False):
+        part = frame[frame["label"] == label]
+        sns.lineplot(
+            part, x="update", y="factor", hue="task", hue_order=tasks, style="task", style_order=tasks,
+            palette=TASK_COLOURS, errorbar="sd", linewidth=2.5, legend=axis is axes[0], ax=axis,
+        )  # fmt: skip
+        axis.set_title(textwrap.fill(label, LABEL_CHARACTERS), fontsize=11)
+        axis.set(xlabel="update", ylabel="factor on the loss", ylim=(0, 1.08 * frame["factor"].max()))
+    for axis in axes[len(labels) :]:
+        axis.set_axis_off()
+    legend_below(figure, axes[0])
+    seeds = count_noun(frame["seed"].nunique(), "seed")
+    figure.suptitle(f"What multiplies each task's loss, {seeds}", fontsize=12)
     return figure
 
 

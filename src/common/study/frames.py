@@ -1,23 +1,32 @@
 """What figures draw, as long tables of plain numbers: data facts, attention, threshold curves, one value a line.
 
 Each frame is what `report/plots.py` draws and what stands beside the figure as CSV. Nothing is trained or drawn here.
+What a notebook says about one printed table, and small tables of differences, stand beside them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
+from common.study import reported
 from common.study.reported import stated
+from common.study.rows import rows
 from common.study.session import Results, RowResult
-from common.study.stats import MAIN_METRICS, METRICS, TASK_NAMES, method, value
+from common.study.stats import ABSENT, MAIN_METRICS, METRICS, TASK_NAMES, mean, method, value
 from common.study.store import RunStore
 
-# swissBERT's heat maps; whether it counts layers from 0 or 1 is not said.
-ATTENTION_FIGURES = ("Figure 1, layer 1", "Figure 2, layer 6", "Figure 3, layer 11")
+# swissBERT's heat maps, and the share of attention that its reading of each is about (section 6). Whether it counts
+# layers from 0 or 1 is not said.
+ATTENTION_PANELS = {
+    "first": ("Figure 1, layer 1", "cross"),
+    "middle": ("Figure 2, layer 6", "near"),
+    "last": ("Figure 3, layer 11", "match"),
+}
 SHARE_NAMES = {
     "cross": "other sentence",
     "match": "equal tokens there",
@@ -25,6 +34,31 @@ SHARE_NAMES = {
     "special": "special tokens",
 }
 REPORT, HERE = "report", "here"
+
+
+def in_table(results: Results, report: str, table: str) -> Results:
+    """The results of one printed table in its order, each row with the label and the numbers that stand there."""
+    return Results((row.id, replace(results[row.id], row=row)) for row in rows(report, table))
+
+
+def on_split(result: RowResult, split: str) -> RowResult:
+    """The same runs beside what the row's table prints on another split, such as the line of a test leaderboard."""
+    of = result.row
+    numbers, label = (found(of.report, of.table, split)[of.id] for found in (reported.printed, reported.labels))
+    names = {"overall": "overall_normalised"} if of.report in reported.NORMALISED_OVERALL else {}
+    numbers = {names.get(metric, metric): number for metric, number in numbers.items()}
+    return replace(result, row=replace(of, label=label, reported=numbers, split=split))
+
+
+def numbers(results: Results) -> dict[str, float | str]:
+    """What a sentence about results may name: `pair_sts_corr` is the mean over seeds of row swissbert_pair on dev (or
+    the word that says why there is none), `pair_sts_corr_reported` what its table prints."""
+    found: dict[str, float | str] = {}
+    for row_id, result in results.items():
+        name = row_id.removeprefix(f"{result.row.report}_")
+        found |= {f"{name}_{metric}": mean(results, row_id, metric) for metric in METRICS}
+        found |= {f"{name}_{metric}_reported": number for metric, number in result.row.reported.items()}
+    return found
 
 
 def stated_frame(card: dict) -> pd.DataFrame:
@@ -110,7 +144,7 @@ def metric_frame(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, spli
     """Reported values and ours, one line per row, metric and seed; the report's lines have no seed."""
     lines = []
     for row_id, result in results.items():
-        known = _known(row_id, result)
+        known = names_of(row_id, result)
         for metric in metrics:
             line = known | {"metric": METRICS[metric]}
             reported = result.row.reported.get(metric)
@@ -121,24 +155,40 @@ def metric_frame(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, spli
     return pd.DataFrame(lines).astype({"value": float, "seed": "Int64"})
 
 
-def attention_maps(store: RunStore, result: RowResult, head: int = 0) -> pd.DataFrame:
-    """One head's attention on the named pair in the first, middle and last layer (swissBERT, Figures 1-3), one run."""
-    lines = []
+def attention_map(store: RunStore, result: RowResult, panel: str, head: int = 0) -> pd.DataFrame:
+    """One head's attention on the named pair in the first, middle or last layer (swissBERT, Figures 1-3), one run.
+
+    In an encoder of two layers the first is the middle one too. dev_share is what this head gives, over all STS dev
+    pairs, to what the report's reading of the figure is about (`share_of`), dev_share_all the mean over the layer's
+    heads.
+    """
+    (figure, share), lines = ATTENTION_PANELS[panel], []
     for record in result.runs[:1]:
-        maps = store.probes(record["run_id"])["pair_attention"]  # (L, A, T, T)
-        tokens = record["probes"]["pair_tokens"]
-        known = {"run_id": record["run_id"], "layers": len(maps), "head": head + 1}
-        # A two-layer encoder has no middle layer: the later assignment wins.
-        shown = {
-            (len(maps) - 1) // 2: ATTENTION_FIGURES[1],
-            0: ATTENTION_FIGURES[0],
-            len(maps) - 1: ATTENTION_FIGURES[2],
-        }
-        for index, figure in sorted(shown.items()):
-            for (i, j), weight in np.ndenumerate(maps[index, head]):
-                cells = {"query_position": i, "query": tokens[i], "key_position": j, "key": tokens[j]}
-                lines.append(known | {"layer": index + 1, "shown_as": figure} | cells | {"attention": float(weight)})
-    return pd.DataFrame(lines)
+        probes, tokens = store.probes(record["run_id"]), record["probes"]["pair_tokens"]
+        maps = probes["pair_attention"]  # (L, A, T, T)
+        index = {"first": 0, "middle": (len(maps) - 1) // 2, "last": len(maps) - 1}[panel]
+        masses = probes[f"{share}_mass"][index]  # (A,)
+        known = {"run_id": record["run_id"], "layers": len(maps), "layer": index + 1, "head": head + 1}
+        known |= {"panel": panel, "shown_as": figure, "share_of": share}
+        known |= {"dev_share": float(masses[head]), "dev_share_all": float(masses.mean())}
+        for (i, j), weight in np.ndenumerate(maps[index, head]):
+            cells = {"query_position": i, "query": tokens[i], "key_position": j, "key": tokens[j]}
+            lines.append(known | cells | {"attention": float(weight)})
+    return pd.DataFrame(lines, columns=None if lines else ["run_id", "attention"])
+
+
+def map_caption(maps: pd.DataFrame) -> str:
+    """What one `attention_map` shows, and over the whole dev set how much attention goes where the report
+    says it does in this layer."""
+    if maps.empty:
+        return "No finished run."
+    first = maps.iloc[0]
+    return (
+        f"Attention of head {first['head']} in layer {first['layer']} of {first['layers']} on the report's pair "
+        f"({first['shown_as']} there); rows attend to columns. Over all STS dev pairs this head gives "
+        f"{100 * first['dev_share']:.1f} % of its attention to {SHARE_NAMES[first['share_of']]}, the layer's heads "
+        f"{100 * first['dev_share_all']:.1f} % on average."
+    )
 
 
 def attention_shares(store: RunStore, results: Results) -> pd.DataFrame:
@@ -146,7 +196,7 @@ def attention_shares(store: RunStore, results: Results) -> pd.DataFrame:
     lines = []
     for row_id, result in results.items():
         for record in result.runs:
-            known = _known(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
+            known = names_of(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
             probes = store.probes(record["run_id"])
             for name in sorted(name for name in probes if name.endswith("_mass")):
                 for (layer, head), share in np.ndenumerate(probes[name]):
@@ -174,12 +224,45 @@ def threshold_frame(store: RunStore, results: Results) -> pd.DataFrame:
             curve = store.probes(record["run_id"]).get("para_threshold_curve")
             if curve is None:
                 continue
-            known = _known(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
+            known = names_of(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
             known["used"] = result.row.specs[0].task("para").threshold
             points = zip(*curve, strict=True)
             lines += [known | {"threshold": round(float(x), 3), "accuracy": float(y)} for x, y in points]
     columns = ["row", "label", "method", "run_id", "seed", "used", "threshold", "accuracy"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def gap_frame(results: Results) -> pd.DataFrame:
+    """Train and dev scores and train minus dev, means over seeds: how much of a score is memory (at the best epoch)."""
+    lines = []
+    for row_id, result in results.items():
+        line: dict = {("", "model"): result.row.label}
+        for metric in MAIN_METRICS[:-1]:
+            train, dev = (mean(results, row_id, metric, split) for split in ("train", "dev"))
+            are_numbers = isinstance(train, float) and isinstance(dev, float)
+            quantities = {"train": train, "dev": dev, "difference": train - dev if are_numbers else ABSENT}
+            line |= {(METRICS[metric], name): quantity for name, quantity in quantities.items()}
+        lines.append(line | {("runs", "seeds"): len(result.records)})
+    frame = pd.DataFrame(lines)
+    return frame.set_axis(pd.MultiIndex.from_tuples(list(frame.columns)), axis=1)
+
+
+def differences(results: Results, base: str, metrics: tuple[str, ...] = MAIN_METRICS) -> pd.DataFrame:
+    """Each row minus the row `base`: as printed, and ours as the mean over the seeds that both have."""
+    lines, of = [], results[base]
+    for row_id, result in results.items():
+        if row_id == base:
+            continue
+        line: dict = {("", "model"): result.row.label}
+        for metric in metrics:
+            printed = [of_row.reported.get(metric, ABSENT) for of_row in (result.row, of.row)]
+            ours, theirs = ({r["spec"]["seed"]: value(r, metric) for r in found.records} for found in (result, of))
+            pairs = [ours[s] - theirs[s] for s in ours if None not in (ours[s], theirs.get(s))]
+            line[METRICS[metric], "printed difference"] = printed[0] - printed[1]
+            line[METRICS[metric], "our difference"] = float(np.mean(pairs)) if pairs else ABSENT
+        lines.append(line)
+    frame = pd.DataFrame(lines).dropna(axis=1, how="all")
+    return frame.set_axis(pd.MultiIndex.from_tuples(list(frame.columns)), axis=1)
 
 
 def runs_frame(records: Iterable[dict]) -> pd.DataFrame:
@@ -199,5 +282,6 @@ def _encoder(spec: dict) -> str:
     return spec["encoder"]["checkpoint"] + (" (frozen)" if spec["encoder"]["frozen"] else "")
 
 
-def _known(row_id: str, result: RowResult) -> dict:
+def names_of(row_id: str, result: RowResult) -> dict:
+    """What says in every line of a frame which row it is about."""
     return {"row": row_id, "label": result.row.label, "method": method(result.row)}
