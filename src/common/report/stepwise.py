@@ -50,8 +50,9 @@ def curves(frame: pd.DataFrame) -> Figure:
     )  # fmt: skip
     axis.set(xlabel="epoch", ylabel=AXIS_LABELS[frame["metric"].iloc[0]])
     axis.set_xticks(sorted(set(frame["epoch"])))
-    seeds = f"{count_noun(frame['seed'].nunique(), 'seed')}; band: one standard deviation where there are several"
-    axis.set_title(f"{seeds}; solid: on the way to H", fontsize=11)
+    seeds = frame["seed"].nunique()
+    band = "; band: one standard deviation" if seeds > 1 else ""
+    axis.set_title(f"{count_noun(seeds, 'seed')}{band}; solid: on the way to Model H", fontsize=12)
     legend_below(figure, axis)
     _letters(axis, frame)
     return figure

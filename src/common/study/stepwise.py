@@ -32,7 +32,7 @@ START, KEPT, LEFT = "start of the search", "kept by the search", "tried and left
 CURVE_COLUMNS = ["row", "label", "role", "run_id", "seed", "epoch", "metric", "scored_on", "value"]
 STEP_COLUMNS = ["row", "label", "over", "role", "source", "seed", "start", "stop", "gain"]
 HEAD_COLUMNS = ["run_id", "seed", "draw", "metric", "value", "best_model", "reported"]
-HEAD_QUANTITIES = ["reported", "lowest head", "middle head", "highest head"]
+HEAD_QUANTITIES = ["reported", "lowest", "middle", "highest"]
 
 
 def tick_frame(rows: Iterable[Row]) -> pd.DataFrame:
