@@ -1,0 +1,150 @@
+"""Figures of the SMART study: methods, the sweep of lambda, gradient conflicts, convergence, and a toy of Figure 2."""
+
+from __future__ import annotations
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from common.report.plots import HERE_COLOUR, METRIC_TITLES, count_noun, legend_below, panels, styled
+from common.study.frames import HERE, REPORT
+from common.study.smart import OTHER_HEADS
+from common.study.stats import TASK_NAMES
+
+_PALETTE = sns.color_palette("colorblind", 10).as_hex()
+TRAINED = {True: "here, trained on the task", False: "here, head as drawn"}
+TRAINED_COLOURS = {TRAINED[True]: HERE_COLOUR, TRAINED[False]: "#9fc5dd"}
+# Rows that share a figure: round robin, the joint step, the joint step with surgery.
+ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_mtl_pcgrad": _PALETTE[3]}
+JOINT_COLOUR = _PALETTE[0]
+DIAMOND = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5, "legend": False}
+
+
+@styled
+def methods(frame: pd.DataFrame) -> Figure:
+    """Reported diamonds and our bars per method, pale where no training touched the head (the report's Figure 3)."""
+    metrics, labels = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["label"]))
+    figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True)
+    for axis, metric in zip(axes, metrics, strict=True):
+        part = frame[frame["metric"] == metric]
+        ours, theirs = part[part["source"] == HERE], part[part["source"] == REPORT]
+        common = {"x": "value", "y": "label", "ax": axis}
+        bars = {"hue": ours["trained"].map(TRAINED), "palette": TRAINED_COLOURS, "saturation": 1, "dodge": False}
+        sns.barplot(ours, order=labels, errorbar=None, width=0.65, legend=False, **bars, **common)
+        sns.stripplot(ours, order=labels, color="black", size=4, jitter=False, **common)
+        sns.scatterplot(theirs, s=70, **DIAMOND, **common)
+        axis.axvline(part["constant"].iloc[0], color="black", linestyle=":", linewidth=1.8)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set(xlabel=metric, ylabel="")
+    handles = [Line2D([], [], linewidth=9, color=colour, label=name) for name, colour in TRAINED_COLOURS.items()]
+    constant = Line2D([], [], color="black", linestyle=":", label="a constant answer (STS: r = 0)")
+    figure.legend(handles=[*handles, _diamond(), constant], loc="outside lower center", ncols=2)
+    figure.suptitle(f"Dots: {_seeds(frame)}", fontsize=12)
+    return figure
+
+
+@styled
+def sweep(frame: pd.DataFrame) -> Figure:
+    """The three metrics against lambda, the row without the term apart (the report's Figure 4)."""
+    metrics = list(dict.fromkeys(frame["metric"]))
+    figure, axes = panels(1, len(metrics), 4.6, 4.8)
+    legend = {}
+    for axis, metric in zip(axes, metrics, strict=True):
+        part = frame[frame["metric"] == metric]
+        sources = {name: part[part["source"] == name] for name in (HERE, REPORT, OTHER_HEADS)}
+        _curve(sources[HERE], axis, HERE_COLOUR, "here (band: one sd over seeds)", "o")
+        _curve(sources[OTHER_HEADS], axis, _PALETTE[1], "mean of other random heads (band: one sd)", "s")
+        sns.scatterplot(sources[REPORT], x="lambda", y="value", s=80, ax=axis, **DIAMOND)
+        axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
+        axis.set_xticks([0, 0.1, 1, 5, 10, 20, 50], ["0", "0.1", "1", "5", "10", "20", "50"], fontsize=10)
+        axis.minorticks_off()
+        axis.axvline(0.04, color="0.5", linestyle=":", linewidth=1.5)
+        axis.set(title=metric, xlabel="lambda (0 apart, then a log scale)", ylabel=metric)
+        legend |= {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    figure.legend(handles=[*legend.values(), _diamond()], loc="outside lower center", ncols=3)
+    figure.suptitle(f"SMART on SST alone, {_seeds(frame)}; nothing here is trained on Quora or STS", fontsize=12)
+    return figure
+
+
+@styled
+def conflicts(frame: pd.DataFrame) -> Figure:
+    """Cosines of two tasks' gradients over the updates, one panel a pair (the report's Figure A.4)."""
+    pairs = list(dict.fromkeys(frame["pair"]))
+    figure, axes = panels(1, len(pairs), 4.8, 4.8, sharey=True)
+    for axis, pair in zip(axes, pairs, strict=True):
+        rows = frame[frame["pair"] == pair].groupby(["row", "label"], sort=False)
+        for place, ((row, label), part) in enumerate(rows):
+            style = {"x": "update", "color": ROW_COLOURS.get(row, JOINT_COLOUR), "ax": axis}
+            sns.scatterplot(part, y="cosine", s=9, alpha=0.3, linewidth=0, legend=False, **style)
+            sns.lineplot(part, y="running", errorbar=None, linewidth=2.5, label=label, **style)
+            shares = f"{100 * part['negative'].iloc[0]:.0f} % below 0, mean {part['mean'].iloc[0]:+.2f}"
+            axis.text(0.02, 0.99 - 0.07 * place, shares, color=style["color"], transform=axis.transAxes, va="top")
+        axis.axhline(0, color="black", linewidth=1)
+        names = " and ".join(TASK_NAMES[task] for task in pair.split("-"))
+        axis.set(title=names, xlabel="update", ylabel="cosine of the two gradients", ylim=(-1, 1.15))
+        axis.get_legend().set_visible(False)
+    legend_below(figure, axes[0])
+    figure.suptitle(f"Dots: updates, lines: running mean; {_seeds(frame)}", fontsize=12)
+    return figure
+
+
+@styled
+def convergence(frame: pd.DataFrame) -> Figure:
+    """Dev metrics after every epoch, one line a row, band over seeds (the report's Figure A.5)."""
+    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.6)
+    colours = {line["label"]: ROW_COLOURS.get(line["row"], JOINT_COLOUR) for _, line in frame.iterrows()}
+    for axis, (metric, title) in zip(axes, METRIC_TITLES.items(), strict=True):
+        part = frame[frame["metric"] == metric]
+        sns.lineplot(
+            part, x="epoch", y="value", hue="label", style="label", palette=colours, markers=True, dashes=False,
+            errorbar="sd", linewidth=2.2, markersize=8, ax=axis,
+        )  # fmt: skip
+        axis.set(title=title, xlabel="epoch", ylabel=f"{title} (dev)", xticks=sorted(set(part["epoch"])))
+        axis.get_legend().set_visible(False)
+    legend_below(figure, axes[0])
+    figure.suptitle(f"{_seeds(frame)}; bands: one sd over seeds", fontsize=12)
+    return figure
+
+
+@styled
+def toy(frame: pd.DataFrame) -> Figure:
+    """Probability of class 1 in the plane, its level 1/2, and the training points (the report's Figure 2)."""
+    weights = list(dict.fromkeys(frame["weight"]))
+    figure, axes = panels(1, len(weights), 5.4, 4.6, sharey=True)
+    for axis, weight in zip(axes, weights, strict=True):
+        part = frame[frame["weight"] == weight]
+        grid = part[part["kind"] == "grid"].pivot(index="y", columns="x", values="value")
+        image = axis.contourf(grid.columns, grid.index, grid, levels=10, vmin=0, vmax=1, cmap="PuOr", alpha=0.75)
+        axis.contour(grid.columns, grid.index, grid, levels=[0.5], colors="black", linewidths=2)
+        for label, marker in ((0, "o"), (1, "^")):
+            points = part[(part["kind"] == "point") & (part["value"] == label)]
+            face = "#7f3b08" if label == 0 else "#2d004b"
+            axis.scatter(
+                points["x"], points["y"], s=36, marker=marker, color=face, edgecolor="white", label=f"class {label}"
+            )
+        axis.set(title=f"lambda = {weight}", xlabel="first coordinate", ylabel="second coordinate")
+    figure.colorbar(image, ax=axes, label="probability of class 1", ticks=[0, 0.25, 0.5, 0.75, 1])
+    legend_below(figure, axes[0])
+    return figure
+
+
+def _curve(part: pd.DataFrame, axis: Axes, colour: str, label: str, marker: str) -> None:
+    """A line with its band over lambda above 0, and the level at 0 as a dashed line."""
+    above, zero = part[part["lambda"] > 0], part[part["lambda"] == 0]
+    common = {"x": "lambda", "y": "value", "color": colour, "marker": marker, "markersize": 8, "ax": axis}
+    if len(above):
+        sns.lineplot(above, errorbar="sd", linewidth=2.2, label=label, legend=False, **common)
+    if len(zero):
+        sns.lineplot(zero, errorbar="sd", err_style="bars", legend=False, **common)
+        axis.axhline(zero["value"].mean(), color=colour, linestyle="--", linewidth=1.2)
+
+
+def _diamond() -> Line2D:
+    looks = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 1.6}
+    return Line2D([], [], linestyle="", marker="D", markersize=8, label="report", **looks)
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    return count_noun(frame["seed"].dropna().nunique(), "seed")

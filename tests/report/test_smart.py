@@ -1,0 +1,129 @@
+"""Figures of the SMART notebook draw what their frames hold, and a hole where there is nothing."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgba
+
+from common.report import smart
+from common.study.rows import row
+
+METRICS = ("SST accuracy", "Quora accuracy", "STS Pearson r")
+
+
+def methods_frame() -> pd.DataFrame:
+    lines = []
+    for place, name in enumerate(("first", "second")):
+        for metric in METRICS:
+            known = {"label": name, "metric": metric, "constant": 0.3, "trained": metric == METRICS[place]}
+            lines.append(known | {"source": "report", "seed": None, "value": 0.7})
+            lines += [known | {"source": "here", "seed": seed, "value": 0.4 + 0.1 * place} for seed in (0, 1)]
+    return pd.DataFrame(lines)
+
+
+def sweep_frame() -> pd.DataFrame:
+    lines = [
+        {"lambda": weight, "metric": metric, "source": source, "seed": 0, "value": 0.5 + weight / 1000}
+        for weight in (0.0, 0.1, 10.0)
+        for metric in METRICS
+        for source in ("here", "report", "other heads")
+    ]
+    return pd.DataFrame(lines)
+
+
+def conflict_frame() -> pd.DataFrame:
+    lines = [
+        {"row": name, "label": row(name).label, "seed": 0, "pair": pair, "update": update, "cosine": cosine}
+        for name in ("siar_mtl_pcgrad", "siar_joint")
+        for pair in ("sst-para", "para-sts")
+        for update, cosine in enumerate((0.5, -0.5, 0.1, 0.3), start=1)
+    ]
+    return pd.DataFrame(lines).assign(running=0.2, negative=0.25, mean=0.1)
+
+
+def history_frame() -> pd.DataFrame:
+    lines = [
+        {"row": name, "label": name, "seed": 0, "epoch": epoch, "metric": metric, "value": epoch / 10}
+        for name in ("siar_mtl_capped", "siar_joint", "siar_mtl_pcgrad")
+        for metric in ("sst_acc", "para_acc", "sts_corr")
+        for epoch in (1, 2, 3)
+    ]
+    return pd.DataFrame(lines)
+
+
+def toy_frame() -> pd.DataFrame:
+    grid = [[w, "grid", x, y, x] for w in (0, 1) for x in (0.0, 0.4, 0.9) for y in (0.0, 1.0)]
+    points = [[w, "point", x, 0.5, x] for w in (0, 1) for x in (0.0, 1.0)]
+    return pd.DataFrame(grid + points, columns=["weight", "kind", "x", "y", "value"])
+
+
+DRAWINGS = {
+    smart.methods: methods_frame,
+    smart.sweep: sweep_frame,
+    smart.conflicts: conflict_frame,
+    smart.convergence: history_frame,
+    smart.toy: toy_frame,
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS, ids=lambda draw: draw.__name__)
+def test_axes_are_labelled_and_nothing_to_draw_is_a_marked_hole(draw) -> None:
+    frame = DRAWINGS[draw]()
+    axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
+    assert all(axis.get_xlabel() for axis in axes) and axes[0].get_legend() is None
+    hole = draw(frame.iloc[:0])
+    assert "no finished run" in hole.axes[0].texts[0].get_text()
+
+
+def test_bars_are_means_over_seeds_and_pale_where_the_task_was_not_trained() -> None:
+    figure = smart.methods(methods_frame())
+    for axis, metric in zip(figure.axes, METRICS, strict=True):
+        bars = sorted(
+            (bar.get_y(), bar.get_width(), bar.get_facecolor()) for bar in axis.patches if bar.get_width() > 0
+        )
+        assert [width for _, width, _ in bars] == pytest.approx([0.4, 0.5])
+        solid = [colour == to_rgba(smart.TRAINED_COLOURS[smart.TRAINED[True]]) for _, _, colour in bars]
+        assert solid == [metric == METRICS[0], metric == METRICS[1]]
+        diamonds = max((c.get_offsets() for c in axis.collections), key=lambda offsets: offsets[:, 0].max())
+        assert diamonds.tolist() == [[0.7, 0.0], [0.7, 1.0]]
+
+
+def test_a_method_whose_runs_failed_keeps_its_line_and_its_diamond() -> None:
+    frame = methods_frame()
+    axis = smart.methods(frame[(frame["label"] != "first") | (frame["source"] == "report")]).axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["first", "second"]
+    bars = [bar.get_y() for bar in axis.patches if bar.get_width() > 0]
+    assert len(bars) == 1 and bars[0] > 0.5, "the bar stands in the second line"
+
+
+def test_figures_with_printed_values_alone_are_drawn() -> None:
+    for draw, make in ((smart.methods, methods_frame), (smart.sweep, sweep_frame)):
+        frame = make()
+        assert len(draw(frame[frame["source"] == "report"]).axes) == len(METRICS)
+
+
+def test_lambda_zero_is_apart_from_the_line_and_its_level_dashed() -> None:
+    axis = smart.sweep(sweep_frame()).axes[0]
+    ours = [line for line in axis.lines if line.get_color() == smart.HERE_COLOUR]
+    curve = next(line for line in ours if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    assert list(curve.get_xdata()) == [0.1, 10.0] and list(curve.get_ydata()) == pytest.approx([0.5001, 0.51])
+    level = next(line for line in ours if line.get_linestyle() == "--")
+    assert list(level.get_ydata()) == [0.5, 0.5]
+
+
+def test_conflicts_say_the_share_below_zero_of_each_row_and_pair() -> None:
+    figure = smart.conflicts(conflict_frame())
+    assert [axis.get_title() for axis in figure.axes] == ["SST and Quora", "Quora and STS"]
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["25 % below 0, mean +0.10"] * 2
+        assert len({text.get_color() for text in axis.texts}) == 2
+        dots = axis.collections[0].get_offsets()
+        assert dots.tolist() == [[1, 0.5], [2, -0.5], [3, 0.1], [4, 0.3]]
+
+
+def test_toy_draws_the_level_one_half_where_the_probability_crosses_it() -> None:
+    axis = smart.toy(toy_frame()).axes[0]
+    levels = [c for c in axis.collections if list(getattr(c, "levels", [])) == [0.5]]
+    (path,) = [path for path in levels[0].get_paths() if len(path.vertices)]
+    assert path.vertices[:, 0] == pytest.approx(0.4 + 0.5 * 0.1 / 0.5)
