@@ -11,30 +11,32 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.report.plots import METHOD_COLOURS, count_noun, legend_below, panels, styled
+from common.report.plots import METHOD_COLOURS, count_noun, panels, styled
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "p", "*")
-DIAMOND = {"marker": "D", "s": 80, "facecolor": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 4}
-DOT = {"s": 90, "edgecolor": "black", "linewidth": 1.2, "zorder": 5}
-SPREAD = 0.56  # of the models of one subset, in units of the distance between two subsets
+DASHES = ("-", "--", ":", "-.")
+HOLLOW = {"marker": "D", "s": 80, "facecolor": "none", "edgecolor": "black", "linewidth": 1.6, "zorder": 4}
+POOLINGS = {"cls": "CLS", "mean": "mean", "pooler": "pooler"}
+SPREAD = 0.5  # of the models of one subset, in units of the distance between two subsets
 
 
 @styled
 def thresholds(frame: pd.DataFrame) -> Figure:
     """Quora accuracy against the cosine threshold, one line a pooling, with the thresholds that the report tries."""
-    figure, (axis,) = panels(1, 1, 8.6, 5.0)
-    frame = frame.assign(model=frame["method"] + ", " + frame["pooling"] + " pooling")
-    colours = dict(zip(frame["model"], frame["method"].map(METHOD_COLOURS), strict=True))
-    common = {"x": "threshold", "hue": "model", "palette": colours, "ax": axis}
-    sns.lineplot(frame, y="accuracy", style="model", errorbar="sd", linewidth=2.5, **common)
-    sns.scatterplot(frame[frame["marked"]], y="accuracy", legend=False, **DOT, **common)
-    axis.scatter(
-        "threshold", "reported", data=frame.dropna(subset="reported"), label="the report's accuracy", **DIAMOND
-    )
+    figure, (axis,) = panels(1, 1, 8.6, 5.2)
+    for marker, dash, (kind, part) in zip(MARKERS, DASHES, frame.groupby(["method", "pooling"]), strict=False):
+        first = part[part["run_id"] == part["run_id"].iloc[0]].sort_values("threshold")
+        looks = {"color": METHOD_COLOURS[kind[0]], "linestyle": dash, "marker": marker, "markersize": 10}
+        looks |= {"label": f"{kind[0]}, {POOLINGS[kind[1]]} pooling", "markevery": first["marked"].tolist()}
+        sns.lineplot(
+            part, x="threshold", y="accuracy", errorbar="sd", linewidth=2.5, markeredgecolor="black", ax=axis,
+            **looks,
+        )  # fmt: skip
+        axis.scatter(first["threshold"], first["reported"], **HOLLOW | {"marker": marker})
     seeds = count_noun(frame["seed"].nunique(), "seed")
-    axis.set(xlabel="cosine above which a pair counts as paraphrase", ylabel="Quora dev accuracy", xlim=(-0.5, 1.03))
-    axis.set_title(f"Dots: thresholds of the rows; {seeds}", fontsize=12)
-    legend_below(figure, axis)
+    axis.set(xlabel="cosine above which a pair counts as paraphrase", ylabel="Quora dev accuracy", xlim=(-0.15, 1.03))
+    axis.set_title(f"Markers: thresholds of the rows, hollow: as reported; {seeds}", fontsize=12)
+    _legend(figure, axis)
     return figure
 
 
@@ -42,23 +44,26 @@ def thresholds(frame: pd.DataFrame) -> Figure:
 def accuracy(frame: pd.DataFrame) -> Figure:
     """Quora accuracy by subset, one panel a true label, one marker a model, the report's numbers as diamonds."""
     subsets, models = list(frame["subset"].unique()), list(frame["label"].unique())
-    groups = dict(list(frame.groupby("true label", sort=False)))
-    figure, axes = panels(1, len(groups), 4.9, 1.7 + 0.8 * len(subsets), sharey=True)
+    groups, dodge = dict(list(frame.groupby("true label", sort=False))), SPREAD if len(models) > 1 else False
+    figure, axes = panels(1, len(groups), 4.9, 1.9 + 0.8 * len(subsets), sharey=True)
     for axis, (name, part) in zip(axes, groups.items(), strict=True):
         colours = dict(zip(part["label"], part["method"].map(METHOD_COLOURS), strict=True))
         sns.pointplot(
             part, x="accuracy", y="subset", hue="label", order=subsets, hue_order=models, palette=colours, ax=axis,
-            markers=list(MARKERS[: len(models)]), linestyle="none", dodge=SPREAD, errorbar="sd", markersize=9,
+            markers=list(MARKERS[: len(models)]), linestyle="none", dodge=dodge, errorbar="sd", markersize=9,
         )  # fmt: skip
         _reported(axis, part, subsets, models)
         for place, subset in enumerate(subsets):
             pairs = part.loc[part["subset"] == subset, "pairs"].iloc[0]
-            axis.text(1.02, place, f"{pairs:,}", transform=axis.get_yaxis_transform(), va="center", fontsize=11)
+            text = f"n = {pairs:,}" if pairs else "no such pair"
+            axis.text(0.06, place - 0.36, text, va="center", fontsize=11)
+            axis.axhline(place + 0.5, color="0.8", linewidth=0.8)
         axis.set(title=f"true label: {name}", xlabel="Quora dev accuracy", ylabel="", xlim=(-0.03, 1.03))
-        axis.get_legend().set_visible(axis is axes[0])
-    legend_below(figure, axes[0])
-    seeds = count_noun(frame["seed"].nunique(), "seed")
-    figure.suptitle(f"Diamonds: the report's value; at the right the number of pairs; {seeds}", fontsize=12)
+        axis.set_ylim(len(subsets) - 0.5, -0.5)
+    _legend(figure, axes[0])
+    for axis in axes[1:]:
+        axis.get_legend().remove()
+    figure.suptitle(f"Diamonds: the report's value; {count_noun(frame['seed'].nunique(), 'seed')}", fontsize=12)
     return figure
 
 
@@ -74,8 +79,15 @@ def over_epochs(frame: pd.DataFrame) -> Figure:
     )  # fmt: skip
     axis.set(xlabel="epoch", ylabel="SST dev accuracy", xticks=sorted(set(part["epoch"])))
     axis.set_title(f"One line a model and seed; {count_noun(part['seed'].nunique(), 'seed')}", fontsize=12)
-    legend_below(figure, axis)
+    _legend(figure, axis)
     return figure
+
+
+def _legend(figure: Figure, axis: Axes) -> None:
+    """Below the panel and in two columns: the names of these models are long."""
+    handles, labels = axis.get_legend_handles_labels()
+    axis.get_legend().remove()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
 
 
 def _reported(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[str]) -> None:
@@ -83,4 +95,4 @@ def _reported(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[s
     known = part.dropna(subset="reported").drop_duplicates(["subset", "label"])
     shifts = np.linspace(0, SPREAD, len(models)) - SPREAD / 2 if len(models) > 1 else np.zeros(1)
     places = [subsets.index(s) + shifts[models.index(m)] for s, m in zip(known["subset"], known["label"], strict=True)]
-    axis.scatter(known["reported"], places, **DIAMOND)
+    axis.scatter(known["reported"], places, **HOLLOW)

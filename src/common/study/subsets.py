@@ -19,7 +19,7 @@ from common.study import frames
 from common.study.cards import card, labels_card
 from common.study.reported import printed_values
 from common.study.session import Results
-from common.study.stats import method, value
+from common.study.stats import TASK_NAMES, method, value
 from common.training.evaluate import predict
 
 SECOND_PERSON = {"i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself"}
@@ -56,14 +56,15 @@ def subsets_card(lab) -> dict[str, np.ndarray]:
 def quora_subsets(first: Iterable[str], second: Iterable[str]) -> dict[str, np.ndarray]:
     """Rows of question pairs by what their words say, whatever their case and punctuation.
 
-    persons: one question is in the first person and the other in the second. swaps: they differ in nothing else.
+    persons: one question is in the first person and the other in the second. swaps: and they differ in nothing else.
     alike, nearly_identical: the Jaccard overlap of their sets of words is at least 0.7, 0.8, and they are not equal.
     """
     pairs = [(_words(a), _words(b)) for a, b in zip(first, second, strict=True)]
     overlap = np.array([len(set(a) & set(b)) / max(1, len(set(a) | set(b))) for a, b in pairs])
+    persons = np.array([{_persons(a), _persons(b)} == {"first", "second"} for a, b in pairs])
     found = {
-        "persons": np.array([{_persons(a), _persons(b)} == {"first", "second"} for a, b in pairs]),
-        "swaps": np.array([a != b and _turned(a) == _turned(b) for a, b in pairs]),
+        "persons": persons,
+        "swaps": persons & np.array([_turned(a) == _turned(b) for a, b in pairs]),
         "alike": (overlap >= ALIKE) & (overlap < 1),
         "nearly_identical": (overlap >= NEARLY_IDENTICAL) & (overlap < 1),
     }
@@ -137,7 +138,7 @@ def pooling_curves(store, results: Results) -> pd.DataFrame:
 
     marked is True at the threshold of each of those rows, where `reported` is what the report prints for it.
     """
-    frame = frames.threshold_frame(store, results)
+    frame = frames.threshold_frame(store, results).astype({"threshold": float, "used": float})
     frame["pooling"] = frame["row"].map({n: r.row.specs[0].task("para").pooling for n, r in results.items()})
     frame["reported"] = frame["row"].map({n: r.row.reported.get("para_acc") for n, r in results.items()}).astype(float)
     key = ["method", "pooling", "seed", "threshold"]
@@ -170,14 +171,14 @@ def threshold_table(lab, results: Results) -> pd.DataFrame:
 def conflict_frame(results: Results) -> pd.DataFrame:
     """Gradients compared in training by model and task pair: how many, their mean cosine, how often it is below 0."""
     lines = [
-        {"model": known["label"], "tasks": pair, "same task": "yes" if len(set(pair.split("-"))) == 1 else "no"} | found
+        {"model": known["label"], "tasks": " and ".join(TASK_NAMES[task] for task in pair.split("-"))} | found
         for _, record, known in _runs(results)
         for entry in record["history"]
         for pair, found in entry.get("conflicts", {}).items()
     ]
-    frame = pd.DataFrame(lines, columns=["model", "tasks", "same task", "pairs", "cosine", "rate"])
+    frame = pd.DataFrame(lines, columns=["model", "tasks", "pairs", "cosine", "rate"])
     frame[["cosine", "rate"]] = frame[["cosine", "rate"]].astype(float).mul(frame["pairs"].astype(float), axis=0)
-    sums = frame.groupby(["model", "tasks", "same task"], sort=False)[["pairs", "cosine", "rate"]].sum()
+    sums = frame.groupby(["model", "tasks"], sort=False)[["pairs", "cosine", "rate"]].sum()
     means = {"mean cosine": sums["cosine"] / sums["pairs"], "rate of conflicts": sums["rate"] / sums["pairs"]}
     return sums[["pairs"]].assign(**means).rename(columns={"pairs": "compared"}).reset_index()
 
