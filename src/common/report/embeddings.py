@@ -111,6 +111,7 @@ def _three_panels(title: str) -> tuple[Figure, Axes, Axes, Axes]:
     plane.set(title="t-SNE, 2-D", xlabel="t-SNE 1 (of largest)", ylabel="t-SNE 2 (of largest)", aspect="equal", **scale)
     space.set(title="t-SNE, 3-D", xlabel="t-SNE 1", ylabel="t-SNE 2", zlabel="t-SNE 3", zlim=LIMITS, **scale)
     space.set_zticks(TICKS)
-    space.set_box_aspect(None, zoom=0.9)
+    space.set_box_aspect(None, zoom=0.85)
+    figure.get_layout_engine().set(w_pad=0.2)
     figure.suptitle(title, fontsize=14)
     return figure, plane, space, beside
