@@ -154,7 +154,7 @@ def test_settling_is_the_spread_over_the_epochs_after_the_first() -> None:
         for epoch, number in quora.items()
     ]
     frame = smart.settling_frame(pd.DataFrame(lines))
-    assert frame.columns.tolist() == ["label", "Quora accuracy"]
+    assert frame.columns.tolist() == ["model", "Quora accuracy"]
     assert frame["Quora accuracy"].tolist() == [pytest.approx(1.5 * np.std([0.5, 0.7, 0.6], ddof=1))]
     single = pd.DataFrame([line for line in lines if line["epoch"] == 1])
     assert smart.settling_frame(single).empty

@@ -14,7 +14,7 @@ from common.study.smart import OTHER_HEADS
 from common.study.stats import TASK_NAMES
 
 _PALETTE = sns.color_palette("colorblind", 10).as_hex()
-TRAINED = {True: "here, trained on the task", False: "here, head as drawn"}
+TRAINED = {True: "here, trained on the task", False: "here, not trained on it"}
 TRAINED_COLOURS = {TRAINED[True]: HERE_COLOUR, TRAINED[False]: "#9fc5dd"}
 # Rows that share a figure: round robin, the joint step, the joint step with surgery.
 ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_mtl_pcgrad": _PALETTE[3]}
@@ -64,7 +64,9 @@ def sweep(frame: pd.DataFrame) -> Figure:
         axis.set(title=metric, xlabel="lambda (0 apart, then a log scale)", ylabel=metric)
         legend |= {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     figure.legend(handles=[*legend.values(), _diamond()], loc="outside lower center", ncols=3)
-    figure.suptitle(f"SMART on SST alone, {_seeds(frame)}; nothing here is trained on Quora or STS", fontsize=12)
+    figure.suptitle(
+        f"SMART on SST alone, {_seeds(frame)}; dashed: lambda 0; nothing here is trained on Quora or STS", fontsize=12
+    )
     return figure
 
 
@@ -73,6 +75,7 @@ def conflicts(frame: pd.DataFrame) -> Figure:
     """Cosines of two tasks' gradients over the updates, one panel a pair (the report's Figure A.4)."""
     pairs = list(dict.fromkeys(frame["pair"]))
     figure, axes = panels(1, len(pairs), 4.8, 4.8, sharey=True)
+    limit = 1.1 * frame["cosine"].abs().max()
     for axis, pair in zip(axes, pairs, strict=True):
         rows = frame[frame["pair"] == pair].groupby(["row", "label"], sort=False)
         for place, ((row, label), part) in enumerate(rows):
@@ -83,7 +86,7 @@ def conflicts(frame: pd.DataFrame) -> Figure:
             axis.text(0.02, 0.99 - 0.07 * place, shares, color=style["color"], transform=axis.transAxes, va="top")
         axis.axhline(0, color="black", linewidth=1)
         names = " and ".join(TASK_NAMES[task] for task in pair.split("-"))
-        axis.set(title=names, xlabel="update", ylabel="cosine of the two gradients", ylim=(-1, 1.15))
+        axis.set(title=names, xlabel="update", ylabel="cosine of the two gradients", ylim=(-limit, 1.3 * limit))
         axis.get_legend().set_visible(False)
     legend_below(figure, axes[0])
     figure.suptitle(f"Dots: updates, lines: running mean; {_seeds(frame)}", fontsize=12)

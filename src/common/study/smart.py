@@ -67,6 +67,7 @@ def sweep_frame(results: Results) -> pd.DataFrame:
 def sweep_table(frame: pd.DataFrame) -> pd.DataFrame:
     """One line per lambda: per metric the printed value, ours, and the mean over other random heads."""
     table = frame.pivot_table("value", "lambda", ["metric", "source"], sort=False).sort_index()
+    table = table[[column for metric in SCORES for column in table if column[0] == METRICS[metric]]]
     table.insert(0, ("", "lambda"), [f"{weight:g}" for weight in table.index])
     return table
 
@@ -109,7 +110,7 @@ def conflict_frame(store: RunStore, results: Results) -> pd.DataFrame:
                 "seed": record["spec"]["seed"],
             }
             cosines = store.probes(record["run_id"]).get("trace_cosine", np.empty((0, 0)))  # (U, P)
-            for pair, trace in zip(record["trace"]["pairs"], cosines.T, strict=False):
+            for pair, trace in reversed(list(zip(record["trace"]["pairs"], cosines.T, strict=False))):  # SST first
                 part = pd.DataFrame({"update": np.arange(1, len(trace) + 1), "cosine": trace}).dropna()
                 window = part["cosine"].rolling(max(1, round(WINDOW * len(trace))), center=True, min_periods=1)
                 parts.append(part.assign(**known, pair=pair, running=window.mean()))
@@ -124,15 +125,17 @@ def conflict_table(frame: pd.DataFrame) -> pd.DataFrame:
     single["task"] = single["task"].map(TASK_NAMES)
     groups = single.groupby(["label", "task"], sort=False)["cosine"]
     table = groups.agg(compared="size", mean="mean", share=lambda c: (c < 0).mean())
-    return table.rename(columns={"mean": "mean cosine", "share": "share negative"}).reset_index()
+    names = {"label": "model", "mean": "mean cosine", "share": "share negative"}
+    return table.reset_index().rename(columns=names)
 
 
 def settling_frame(history: pd.DataFrame) -> pd.DataFrame:
     """Standard deviation of each dev metric over the epochs after the first, mean over seeds, one line per row."""
     late = history[(history["epoch"] > 1) & history["metric"].isin(SCORES)]
     spread = late.groupby(["label", "metric", "run_id"], sort=False)["value"].std()
-    table = spread.groupby(["label", "metric"], sort=False).mean().unstack().rename(columns=METRICS)
-    return table.rename_axis(None, axis=1).reset_index()
+    table = spread.groupby(["label", "metric"], sort=False).mean().unstack()
+    table = table[[metric for metric in SCORES if metric in table]].rename(columns=METRICS)
+    return table.rename_axis(None, axis=1).rename_axis("model").reset_index()
 
 
 def gap_frame(results: Results) -> pd.DataFrame:
