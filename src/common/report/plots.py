@@ -263,7 +263,7 @@ def loss_factors(frame: pd.DataFrame) -> Figure:
         axis.set_title(textwrap.fill(label, LABEL_CHARACTERS), fontsize=11)
         axis.set(xlabel="update", ylabel="factor on the loss", ylim=(0, 1.08 * frame["factor"].max()))
     for axis in axes[len(labels) :]:
-        axis.set_axis_off()
+        axis.remove()
     legend_below(figure, axes[0])
     seeds = count_noun(frame["seed"].nunique(), "seed")
     figure.suptitle(f"What multiplies each task's loss, {seeds}", fontsize=12)
