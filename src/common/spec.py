@@ -453,7 +453,7 @@ class Profile:
 
 _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 4), (20, 5))
 _EMBEDDED = {"data": "embedded", "rate_limit": 60.0, "dev_examples": None}
-_REAL = {"data": "cs224n", "rate_limit": 10.0, "dev_examples": 2000, "precision": "bf16", "seeds": (0, 1, 2)}
+_REAL = {"data": "cs224n", "rate_limit": 10.0, "dev_examples": 1000, "precision": "bf16", "seeds": (0, 1, 2)}
 _GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None, "engine": "plain"}
 PROFILES = {
     profile.name: profile
@@ -463,13 +463,13 @@ PROFILES = {
         Profile(
             "quick",
             "tiny-bert",
-            n_sts=200,
-            n_para=600,
-            epochs=_SHORT_EPOCHS,
+            n_sts=180,
+            n_para=540,
+            epochs=((1, 1), (3, 2), (10, 3), (20, 4)),
             max_batch=16,
             **_EMBEDDED | {"dev_examples": 300},
         ),
-        Profile("cpu", "minilm-l6", n_sts=960, n_para=2880, epochs=_SHORT_EPOCHS, max_batch=16, **_REAL),
+        Profile("cpu", "minilm-l6", n_sts=400, n_para=1200, epochs=_SHORT_EPOCHS, max_batch=16, **_REAL),
         Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, epochs=_SHORT_EPOCHS, **_GPU),
         Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, epochs=None, **_GPU | {"rate_limit": 1.0}),
     )
