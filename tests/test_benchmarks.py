@@ -29,6 +29,11 @@ def test_methods_prints_one_line_per_method_with_parameters_and_ratio(tmp_path, 
     assert files["--markdown"].read_text() in capsys.readouterr().out
 
 
+def test_methods_run_on_the_engine_that_is_asked_for():
+    for engine in ("plain", "fast"):
+        assert {spec.engine for spec in METHODS["methods"]("tiny-random", "fp32", engine).values()} == {engine}
+
+
 def test_a_single_round_is_refused(capsys):
     with pytest.raises(SystemExit):
         METHODS["main"](["--rounds", "1"])
