@@ -84,6 +84,14 @@ def test_frame_of_a_report_has_its_topics_and_its_own_position_first() -> None:
     assert contradictions_frame("nobody").empty
 
 
+def test_the_whole_table_has_every_contradiction_and_every_report() -> None:
+    frame = contradictions_frame()
+    assert frame["topic"].tolist() == [entry.topic for entry in contradictions()]
+    assert set(frame) == {"topic", *REPORTS, "decided by"}
+    for entry, (_, line) in zip(contradictions(), frame.iterrows(), strict=True):
+        assert {name: line[name] for name in REPORTS if line[name]} == entry.positions
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -43,17 +43,21 @@ def contradictions(report: str | None = None) -> tuple[Contradiction, ...]:
     return tuple(entry for entry in found if report is None or report in entry.positions)
 
 
-def contradictions_frame(report: str) -> pd.DataFrame:
-    """One line per topic on which a report contradicts others: its position first, then theirs, and what decides."""
+def contradictions_frame(report: str | None = None) -> pd.DataFrame:
+    """One line per topic on which reports contradict each other: what each says, and what decides.
+
+    With a report, only the topics it has a position on, its own position first.
+    """
     found = contradictions(report)
-    others = [name for name in reports() if name != report and any(name in entry.positions for entry in found)]
+    speaking = [name for name in reports() if any(name in entry.positions for entry in found)]
+    names = sorted(speaking, key=lambda name: name != report)
     lines = [
         {"topic": entry.topic}
-        | {name: entry.positions.get(name, "") for name in (report, *others)}
+        | {name: entry.positions.get(name, "") for name in names}
         | {"decided by": entry.decided_by}
         for entry in found
     ]
-    return pd.DataFrame(lines, columns=["topic", report, *others, "decided by"])
+    return pd.DataFrame(lines, columns=["topic", *names, "decided by"])
 
 
 def _contradiction(entry: dict, row_ids: Collection[str]) -> Contradiction:
