@@ -10,7 +10,7 @@ from common.study import reported
 
 STEMS = [panel.drawn for panel in reported.panels()]
 PUBLISHED = ROOT / "figures" / "cpu"
-SMOKE = ROOT / "figures" / "smoke"
+SMOKE = ROOT / "build" / "smoke" / "figures" / "smoke"
 
 
 @pytest.mark.skipif(not SMOKE.is_dir(), reason="there is no smoke study: ./run_tests.sh makes it first")
