@@ -114,7 +114,8 @@ def _spec_of(entry):
 
 
 SHORT = {20: 5, 10: 4, 3: 2}
-EPOCHS = {"smoke": {20: 1, 10: 1, 3: 1}, "quick": SHORT, "cpu": SHORT, "gpu": SHORT, "paper": {}}
+QUICK = {20: 4, 10: 3, 3: 2}
+EPOCHS = {"smoke": {20: 1, 10: 1, 3: 1}, "quick": QUICK, "cpu": SHORT, "gpu": SHORT, "paper": {}}
 REPORTED = reported_specs()
 needs_facts = pytest.mark.skipif(not REPORTED, reason="no folder ../shared/facts beside the checkout")
 

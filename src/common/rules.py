@@ -73,6 +73,7 @@ RANGES = {
     "encoder.pretraining.block": (8, 512),
     "encoder.pretraining.mask_frac": (0.01, 0.99),
     "batch_size": (1, 4096),
+    "train_examples": (1, 10**6),
     "epochs": (0, 1000),
     "seed": (0, 2**31 - 1),
 }

@@ -241,8 +241,9 @@ class RunSpec:
     """One trained model, as the report states it or as a profile applies it.
 
     epochs 0 evaluates the untrained model. A sequential schedule gives `epochs` to every task. dev_examples caps the
-    per-epoch (never the final) evaluation of a task. precision and engine are the machine's: fast does the same in
-    fewer passes over memory (model/fast.py), plain as it is written down in model/bert.py.
+    per-epoch (never the final) evaluation of a task, train_examples its metrics on training data. precision and engine
+    are the machine's: fast does the same in fewer passes over memory (model/fast.py), plain as it is written down in
+    model/bert.py.
     """
 
     tasks: tuple[TaskSpec, ...]
@@ -255,6 +256,7 @@ class RunSpec:
     precision: str = "fp32"
     engine: str = "plain"
     dev_examples: int | None = None
+    train_examples: int = 1024
     seed: int = 0
     weighting: WeightingSpec = WeightingSpec()
     surgery: SurgerySpec = SurgerySpec()
@@ -345,8 +347,8 @@ class Profile:
     """What a machine can afford, and the one place where that changes a RunSpec.
 
     n_sts and n_para fix the two ends of the size rule `scale`; epochs maps the reports' epochs to ours; rate_limit is
-    the largest factor on the learning rate; dev_examples caps per-epoch evaluation; under_trained is the share of the
-    report's examples below which a run is marked.
+    the largest factor on the learning rate; dev_examples and train_examples cap evaluation; under_trained is the share
+    of the report's examples below which a run is marked.
     """
 
     name: str
@@ -362,6 +364,7 @@ class Profile:
     device: str = "cpu"
     precision: str = "fp32"
     engine: str = "fast"
+    train_examples: int = 1024
     under_trained: float = 0.1
     seeds: tuple[int, ...] = (0,)
 
@@ -400,6 +403,7 @@ class Profile:
             precision=self.precision,
             engine=self.engine,
             dev_examples=self.dev_examples,
+            train_examples=self.train_examples,
             # So lambda 0 is the run without SMART and is trained once.
             smart=spec.smart if spec.smart and spec.smart.is_on else None,
         )
@@ -452,13 +456,23 @@ class Profile:
 
 
 _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 4), (20, 5))
-_EMBEDDED = {"data": "embedded", "rate_limit": 60.0, "dev_examples": None}
+_EMBEDDED = {"data": "embedded", "rate_limit": 60.0}
 _REAL = {"data": "cs224n", "rate_limit": 10.0, "dev_examples": 1000, "precision": "bf16", "seeds": (0, 1, 2)}
 _GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None, "engine": "plain"}
 PROFILES = {
     profile.name: profile
     for profile in (
-        Profile("smoke", "tiny-random", n_sts=40, n_para=160, epochs=((1, 1), (20, 1)), max_batch=8, **_EMBEDDED),
+        Profile(
+            "smoke",
+            "tiny-random",
+            n_sts=40,
+            n_para=160,
+            epochs=((1, 1), (20, 1)),
+            max_batch=8,
+            dev_examples=64,
+            train_examples=64,
+            **_EMBEDDED,
+        ),
         # Sized so that all rows of all reports fit into ten minutes on two cores.
         Profile(
             "quick",
@@ -467,7 +481,9 @@ PROFILES = {
             n_para=540,
             epochs=((1, 1), (3, 2), (10, 3), (20, 4)),
             max_batch=16,
-            **_EMBEDDED | {"dev_examples": 300},
+            dev_examples=300,
+            train_examples=300,
+            **_EMBEDDED,
         ),
         Profile("cpu", "minilm-l6", n_sts=400, n_para=1200, epochs=_SHORT_EPOCHS, max_batch=16, **_REAL),
         Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, epochs=_SHORT_EPOCHS, **_GPU),

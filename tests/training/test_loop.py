@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.encoding import epoch_batches
+from common.data.encoding import Layout, encode, epoch_batches, load_tokenizer
+from common.data.split import Split
 from common.errors import StudyError
 from common.model.bert import BertModel
 from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, SurgerySpec, TaskSpec, WeightingSpec
 from common.training import loop
+from common.training.evaluate import predict, score
 from common.training.loop import run
 
 QUIET = EncoderSpec(hidden_dropout=0.0, attention_dropout=0.0)
@@ -93,6 +95,18 @@ def test_per_epoch_evaluation_is_capped_and_the_final_one_is_not(materials):
     outcome = run(replace(SPEC, dev_examples=10), materials, 1)
     assert all((e["dev"]["sst_acc"] * 10) % 1 == pytest.approx(0, abs=1e-9) for e in outcome.record["history"])
     assert len(outcome.predictions["sst"]) == 40 == outcome.record["counts"]["dev"]["sst"]
+
+
+def test_train_metrics_are_those_of_the_first_training_examples(materials):
+    """Recomputed from the model that the run hands back."""
+    outcome = run(replace(SPEC, train_examples=30), materials, 1)
+    task = SPEC.task("sst")
+    split = materials.corpus["sst"]["train"]
+    first = Split(split.ids[:30], tuple(column[:30] for column in split.texts), split.labels[:30])
+    tokens = encode(first, load_tokenizer(materials.encoder_folder, 128), Layout.of(task))
+    right = predict(task, score(outcome.model, "sst", tokens)) == first.labels
+    assert outcome.record["metrics"]["train"]["sst_acc"] == pytest.approx(right.mean())
+    assert set(outcome.record["metrics"]["train"]) == set(outcome.record["metrics"]["dev"])
 
 
 def test_a_task_the_data_lacks_is_named(materials):

@@ -50,8 +50,6 @@ from common.training.step import Trainer
 # Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
 NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
 Progress = Callable[[int, int, str], None]
-# Training examples, the first of each task, that the train metrics are measured on.
-TRAIN_EXAMPLES = 1024
 # All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
 PRETRAINING_SEED = 0
 
@@ -152,8 +150,9 @@ def run(
         record = _describe(state, materials, history, best_epoch, outputs)
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
         record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev)
-        fitted = {n: evaluate.score(state.model, n, split, TRAIN_EXAMPLES) for n, split in state.train.items()}
-        labels = {name: state.train[name].labels[:TRAIN_EXAMPLES] for name in fitted}
+        limit = spec.train_examples
+        fitted = {n: evaluate.score(state.model, n, split, limit) for n, split in state.train.items()}
+        labels = {name: state.train[name].labels[:limit] for name in fitted}
         record["metrics"]["train"], record["undefined"]["train"] = evaluate.metrics(spec, fitted, labels)
     record["probes"] = facts
     arrays |= state.log.arrays() if history else {}
