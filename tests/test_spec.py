@@ -154,8 +154,8 @@ def test_size_rule_meets_its_two_ends_and_the_paper_changes_nothing():
 
 
 def test_quick_and_cpu_follow_the_epoch_table():
-    for name in ("quick", "cpu"):
-        assert [PROFILES[name].scale_epochs(n) for n in (20, 10, 3, 0)] == [5, 4, 2, 0]
+    for name, ours in {"quick": [4, 3, 2, 0], "cpu": [5, 4, 2, 0]}.items():
+        assert [PROFILES[name].scale_epochs(n) for n in (20, 10, 3, 0)] == ours
 
 
 def test_only_an_encoder_without_a_trained_pooler_is_pooled_by_its_first_token():
