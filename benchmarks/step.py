@@ -332,7 +332,7 @@ def measure_evaluation(field: Field, rounds: int, count: int = 256) -> dict[str,
                 if name.startswith("padded"):
                     padded_forward(plain, field, task, n)
                 else:
-                    evaluate.score(ours[name[-4:]], task, field.dev[task], n)
+                    evaluate.score(ours[name[-4:]], task, field.dev[task], np.arange(n))
             if number >= 0:
                 times[name].append(time.perf_counter() - started)
     return times

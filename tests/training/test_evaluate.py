@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 
 from common.data.encoding import Layout, encode, load_tokenizer
 from common.model.bert import BertModel
@@ -12,6 +13,7 @@ from common.training.evaluate import (
     UNTRAINED_DRAWS,
     metrics,
     predict,
+    sample,
     selection_score,
     threshold_curve,
     untrained_heads,
@@ -101,6 +103,17 @@ def test_best_threshold_of_a_rectified_cosine_is_on_the_cosine():
     values, _ = metrics(spec, {"para": outputs}, {"para": np.array([1, 1, 0, 0])})
     assert values["para_acc"] == 0.5 and values["para_acc_best_threshold"] == 1.0
     assert 0.3 <= values["para_best_threshold"] < 0.8
+
+
+def test_a_sample_of_a_sorted_file_is_like_the_whole_file():
+    """The first rows are not: SST's training file begins with its positive sentences."""
+    labels = np.sort(np.random.default_rng(0).integers(0, 5, 8544))
+    rows = sample(len(labels), 1024, "sst")
+    assert len(set(rows.tolist())) == 1024 and (np.diff(rows) > 0).all() and rows[-1] < 8544
+    assert np.array_equal(rows, sample(8544, 1024, "sst")) and not np.array_equal(rows, sample(8544, 1024, "para"))
+    counts = np.bincount(labels[rows], minlength=5)
+    assert chisquare(counts, np.bincount(labels) * 1024 / 8544).pvalue > 1e-3
+    assert np.array_equal(sample(7, None, "sst"), np.arange(7)) and np.array_equal(sample(7, 9, "sst"), np.arange(7))
 
 
 def test_untrained_heads_are_fresh_draws_on_one_encoder(corpus, encoder_folder):

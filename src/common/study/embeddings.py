@@ -202,7 +202,7 @@ def on_split(results: Results, split: str) -> Results:
 def gaps(results: Results) -> Results:
     """The same rows with train minus dev in place of every metric, printed and ours, for tables and figures of metrics.
 
-    Ours are of the first training examples of each task, and a metric that lacks one side is left out.
+    Ours are of a sample of the training examples of each task, and a metric that lacks one side is left out.
     """
     train, dev, found = on_split(results, "train"), on_split(results, "dev"), Results()
     for row_id, result in dev.items():

@@ -29,17 +29,27 @@ UNTRAINED_DRAWS = 20
 
 
 @torch.inference_mode()
-def score(model: MultitaskModel, task: str, encoded: Encoded, limit: int | None = None) -> np.ndarray:
-    """Head outputs (N, C) float32 on the first `limit` examples, in the split's own order, in evaluation mode."""
+def score(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray | None = None) -> np.ndarray:
+    """Head outputs (N, C) float32 in evaluation mode, in the order of the given rows or else the split's own."""
     model.eval()
-    count = len(encoded) if limit is None else min(limit, len(encoded))
+    rows = np.arange(len(encoded)) if rows is None else rows
     outputs: np.ndarray | None = None
-    for rows in sorted_batches(encoded.lengths[:count], EVALUATION_TOKENS):
-        batch_output = model(task, encoded.batch(rows, model.device)).cpu().numpy()
+    for places in sorted_batches(encoded.lengths[rows], EVALUATION_TOKENS):
+        batch_output = model(task, encoded.batch(rows[places], model.device)).cpu().numpy()
         if outputs is None:
-            outputs = np.empty((count, batch_output.shape[1]), dtype=np.float32)
-        outputs[rows] = batch_output
+            outputs = np.empty((len(rows), batch_output.shape[1]), dtype=np.float32)
+        outputs[places] = batch_output
     return outputs
+
+
+def sample(count: int, limit: int | None, name: str) -> np.ndarray:
+    """Rows of a random sample of a split, sorted; the same in every run. limit None, or above the count, takes all.
+
+    The first rows would be no sample: SST's training file is sorted in part.
+    """
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return np.sort(torch.randperm(count, generator=stateless_generator("sample", name))[:limit].numpy())
 
 
 def predict(task: TaskSpec, outputs: np.ndarray) -> np.ndarray:

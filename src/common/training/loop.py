@@ -150,10 +150,8 @@ def run(
         record = _describe(state, materials, history, best_epoch, outputs)
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
         record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev)
-        limit = spec.train_examples
-        fitted = {n: evaluate.score(state.model, n, split, limit) for n, split in state.train.items()}
-        labels = {name: state.train[name].labels[:limit] for name in fitted}
-        record["metrics"]["train"], record["undefined"]["train"] = evaluate.metrics(spec, fitted, labels)
+        fitted = _part_scores(state, state.train, spec.train_examples)
+        record["metrics"]["train"], record["undefined"]["train"] = evaluate.metrics(spec, *fitted)
     record["probes"] = facts
     arrays |= state.log.arrays() if history else {}
     record["wall_s"] = round(time.perf_counter() - started, 3)
@@ -234,9 +232,8 @@ def _train(state: _Run) -> tuple[list[dict], int]:
     for epoch in range(1, state.spec.total_epochs + 1):
         started = time.perf_counter()
         entry = {"epoch": epoch} | _train_epoch(state, epoch)
-        outputs = {n: evaluate.score(state.model, n, state.dev[n], state.spec.dev_examples) for n in names}
-        labels = {name: state.dev[name].labels[: len(output)] for name, output in outputs.items()}
-        values, _ = evaluate.metrics(state.spec, outputs, labels)
+        dev = {name: state.dev[name] for name in names}
+        values, _ = evaluate.metrics(state.spec, *_part_scores(state, dev, state.spec.dev_examples))
         selection = evaluate.selection_score(state.spec, values)
         state.trainer.end_epoch(selection)
         history.append(entry | {"dev": values, "wall_s": round(time.perf_counter() - started, 3)})
@@ -246,6 +243,13 @@ def _train(state: _Run) -> tuple[list[dict], int]:
     if best_weights is not None:
         state.model.load_state_dict(best_weights)
     return history, best_epoch
+
+
+def _part_scores(state: _Run, splits: dict[str, Encoded | FrozenFeatures], limit: int | None) -> tuple[dict, dict]:
+    """Outputs and labels of a sample of each split."""
+    rows = {name: evaluate.sample(len(split), limit, name) for name, split in splits.items()}
+    outputs = {name: evaluate.score(state.model, name, split, rows[name]) for name, split in splits.items()}
+    return outputs, {name: split.labels[rows[name]] for name, split in splits.items()}
 
 
 def _train_epoch(state: _Run, epoch: int) -> dict:
