@@ -47,7 +47,8 @@ def sentence_map(frame: pd.DataFrame) -> Figure:
     bars.legend(title=None, fontsize=11)
     handles, labels = plane.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=labels.__getitem__)
-    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower center", ncols=5)
+    shown = [[handles[i] for i in order], [labels[i] for i in order]]
+    figure.legend(*shown, loc="outside lower center", ncols=5, markerscale=2.5)
     return figure
 
 
