@@ -63,6 +63,12 @@ def test_the_table_of_a_benchmark_is_what_its_record_says(name: str) -> None:
     assert markdown(json.loads((folder / f"{name}.json").read_text())) == (folder / f"{name}.md").read_text()
 
 
+def test_the_table_of_where_time_goes_is_what_its_record_says() -> None:
+    folder = ROOT / "benchmarks" / "results"
+    where = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))["where_markdown"]
+    assert where(json.loads((folder / "step.json").read_text())["where"]) == (folder / "where.md").read_text()
+
+
 def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
     numbers = re.findall(r"^- \*\*(D\d+) ", (ROOT / "DEVIATIONS.md").read_text(encoding="utf-8"), flags=re.M)
     assert len(numbers) == len(set(numbers)) > 0
