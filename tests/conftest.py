@@ -11,11 +11,16 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 
 import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+
+from common.study import reported
 
 ROOT = Path(__file__).resolve().parents[1]
 CS224N = ROOT.parent / "shared" / "data" / "cs224n"
@@ -31,6 +36,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow; run with --runslow"))
+
+
+@pytest.fixture
+def damage_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Have `common.study.reported` (or a module beside it) read a copy in which a text that stands once is another."""
+
+    def damage(name: str, old: str, new: str, module: ModuleType = reported) -> None:
+        folder = tmp_path / "reported"
+        shutil.copytree(Path(reported.__file__).parent, folder)
+        text = (folder / name).read_text(encoding="utf-8")
+        assert text.count(old) == 1
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+        monkeypatch.setattr(module, "files", lambda package: folder)
+
+    return damage
 
 
 @pytest.fixture(autouse=True)

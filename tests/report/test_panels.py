@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,14 +78,9 @@ def test_no_description_is_copied() -> None:
     ],
 )
 def test_damaged_registry_is_refused_with_its_place(
-    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: str, new: str, message: str, damage_reported: Callable[..., None]
 ) -> None:
-    folder = tmp_path / "reported"
-    shutil.copytree(Path(reported.__file__).parent, folder)
-    text = (folder / "figures.csv").read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (folder / "figures.csv").write_text(text.replace(old, new), encoding="utf-8")
-    monkeypatch.setattr(reported, "files", lambda package: folder)
+    damage_reported("figures.csv", old, new)
     with pytest.raises(StudyError, match=message):
         reported.panels()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,15 +151,9 @@ LINE = "- [overall, dev, swissbert_pair, '>=', swissbert_no_extension, 0.1]"
     ],
 )
 def test_damaged_claim_is_refused_with_its_place(
-    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: str, new: str, message: str, damage_reported: Callable[..., None]
 ) -> None:
-    folder = tmp_path / "reported"
-    shutil.copytree(Path(reported.__file__).parent, folder)
-    file = folder / "claims" / "swissbert.yaml"
-    text = file.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    file.write_text(text.replace(old, new), encoding="utf-8")
-    monkeypatch.setattr(reported, "files", lambda package: folder)
+    damage_reported("claims/swissbert.yaml", old, new)
     with pytest.raises(StudyError, match=f"claims/swissbert.yaml: {message}"):
         reported.claims("swissbert")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -105,13 +105,8 @@ def test_the_whole_table_has_every_contradiction_and_every_report() -> None:
     ],
 )
 def test_damaged_file_is_refused_with_its_place(
-    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    old: str, new: str, message: str, damage_reported: Callable[..., None]
 ) -> None:
-    folder = tmp_path / "reported"
-    shutil.copytree(Path(reported.__file__).parent, folder)
-    text = (folder / module.FILE).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (folder / module.FILE).write_text(text.replace(old, new), encoding="utf-8")
-    monkeypatch.setattr(module, "files", lambda package: folder)
+    damage_reported(module.FILE, old, new, module)
     with pytest.raises(StudyError, match=message):
         contradictions()

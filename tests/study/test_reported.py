@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-import shutil
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -133,14 +132,9 @@ def test_unknown_table_is_refused() -> None:
     ],
 )
 def test_damaged_copy_is_refused_with_its_place(
-    name: str, old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, old: str, new: str, message: str, damage_reported: Callable[..., None]
 ) -> None:
-    folder = tmp_path / "reported"
-    shutil.copytree(Path(reported.__file__).parent, folder)
-    text = (folder / name).read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    (folder / name).write_text(text.replace(old, new), encoding="utf-8")
-    monkeypatch.setattr(reported, "files", lambda package: folder)
+    damage_reported(name, old, new)
     with pytest.raises(StudyError, match=message):
         reported.printed("swissbert", "table2")
         reported.examples("siar")

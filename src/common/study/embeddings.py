@@ -19,8 +19,9 @@ from threadpoolctl import threadpool_limits
 from common.study import frames, reported
 from common.study.cards import labels_card
 from common.study.session import Results, RowResult, Study
-from common.study.stats import MAIN_METRICS, TASK_NAMES, main_metrics, mean, method
+from common.study.stats import MAIN_METRICS, TASK_NAMES, main_metrics, mean, runs_of
 from common.study.store import RunStore
+from common.training.probes import LABEL_ENDS
 
 PERPLEXITY = 30.0  # of scikit-learn; the report gives none
 SEED = 0
@@ -102,12 +103,12 @@ def distances(store: RunStore, results: Results) -> pd.DataFrame:
     end is the end of the labels that a pair belongs to, or `between` for STS pairs scored above 1 and below 4.
     """
     parts = []
-    for result, record in _runs(results):
+    for _, record, run in runs_of(results):
         probes = store.probes(record["run_id"])
         for task, (space, name) in itertools.product(ENDS, DISTANCES.items()):
             if f"{task}_{name}" in probes:
                 part = {"score": probes[f"{task}_distance_labels"], "distance": probes[f"{task}_{name}"]}
-                known = _known(result, record) | {"task": task, "space": space}
+                known = run | {"task": task, "space": space}
                 parts.append(pd.DataFrame(part).assign(end=_ends(task, part["score"]), **known))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
@@ -145,7 +146,7 @@ def error_table(lab: Study, results: Results) -> pd.DataFrame:
     """
     lines, labels = [], labels_card(lab)["sst"]
     shares = np.bincount(labels) / len(labels)
-    for result, record in _runs(results):
+    for result, record, _ in runs_of(results):
         answers = lab.store.predictions(record["run_id"])["sst"].argmax(axis=1)
         wrong, missed = labels[answers != labels], np.abs(answers - labels)[answers != labels]
         near = (np.abs(np.arange(len(shares)) - wrong[:, None]) == 1) @ shares / (1 - shares[wrong])
@@ -158,7 +159,7 @@ def error_table(lab: Study, results: Results) -> pd.DataFrame:
 def factor_table(results: Results) -> pd.DataFrame:
     """Learned loss factors exp(-s) after the last update, with the last epoch's mean loss, one line a run and task."""
     lines = []
-    for result, record in _runs(results):
+    for result, record, _ in runs_of(results):
         last = record["history"][-1] if record["history"] else {}
         for task, factor in last.get("loss_factors", {}).items():
             loss = last["train_loss"].get(task, np.nan)
@@ -217,20 +218,12 @@ def _gap(train: dict, dev: dict) -> dict[str, float]:
     return {name: train[name] - dev[name] for name in train if None not in (train[name], dev.get(name))}
 
 
-def _runs(results: Results) -> list[tuple[RowResult, dict]]:
-    return [(result, record) for result in results.values() for record in result.runs]
-
-
 def _first(store: RunStore, result: RowResult | None) -> tuple[dict, dict[str, np.ndarray]]:
     """What names the first run of a row, and its arrays; nothing where it has no run."""
     if result is None or not result.runs:
         return {}, {}
-    return _known(result, result.runs[0]), store.probes(result.runs[0]["run_id"])
-
-
-def _known(result: RowResult, record: dict) -> dict:
-    values = [result.row.id, result.row.label, method(result.row), record["run_id"], record["spec"]["seed"]]
-    return dict(zip(KNOWN, values, strict=True))
+    _, record, known = next(runs_of({result.row.id: result}))
+    return known, store.probes(record["run_id"])
 
 
 def _is_mappable(vectors: np.ndarray) -> bool:
@@ -258,7 +251,7 @@ def _lengths(pairs: np.ndarray) -> np.ndarray:
 
 
 def _ends(task: str, scores: np.ndarray) -> np.ndarray:
-    low, high = (1, 4) if task == "sts" else (0, 1)
+    low, high = LABEL_ENDS[task]
     return np.select([scores >= high, scores <= low], ENDS[task], "between")
 
 

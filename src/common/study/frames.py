@@ -17,7 +17,7 @@ from common.study import reported
 from common.study.reported import stated
 from common.study.rows import rows
 from common.study.session import Results, RowResult
-from common.study.stats import ABSENT, MAIN_METRICS, METRICS, TASK_NAMES, mean, method, value
+from common.study.stats import ABSENT, MAIN_METRICS, METRICS, TASK_NAMES, mean, names_of, runs_of, value
 from common.study.store import RunStore
 
 # swissBERT's heat maps, and the share of attention that its reading of each is about (section 6). Whether it counts
@@ -194,14 +194,12 @@ def map_caption(maps: pd.DataFrame) -> str:
 def attention_shares(store: RunStore, results: Results) -> pd.DataFrame:
     """Shares of the attention that sentence tokens give, by layer and head, averaged over STS dev."""
     lines = []
-    for row_id, result in results.items():
-        for record in result.runs:
-            known = names_of(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
-            probes = store.probes(record["run_id"])
-            for name in sorted(name for name in probes if name.endswith("_mass")):
-                for (layer, head), share in np.ndenumerate(probes[name]):
-                    place = {"share_of": name.removesuffix("_mass"), "layer": layer + 1, "head": head + 1}
-                    lines.append(known | place | {"share": float(share)})
+    for _, record, known in runs_of(results):
+        probes = store.probes(record["run_id"])
+        for name in sorted(name for name in probes if name.endswith("_mass")):
+            for (layer, head), share in np.ndenumerate(probes[name]):
+                place = {"share_of": name.removesuffix("_mass"), "layer": layer + 1, "head": head + 1}
+                lines.append(known | place | {"share": float(share)})
     columns = ["row", "label", "method", "run_id", "seed", "share_of", "layer", "head", "share"]
     return pd.DataFrame(lines, columns=columns)
 
@@ -219,15 +217,13 @@ def attention_table(shares: pd.DataFrame) -> pd.DataFrame:
 def threshold_frame(store: RunStore, results: Results) -> pd.DataFrame:
     """Quora accuracy against the cosine threshold, swept on each trained model; `used` is the row's own threshold."""
     lines = []
-    for row_id, result in results.items():
-        for record in result.runs:
-            curve = store.probes(record["run_id"]).get("para_threshold_curve")
-            if curve is None:
-                continue
-            known = names_of(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
-            known["used"] = result.row.specs[0].task("para").threshold
-            points = zip(*curve, strict=True)
-            lines += [known | {"threshold": round(float(x), 3), "accuracy": float(y)} for x, y in points]
+    for result, record, known in runs_of(results):
+        curve = store.probes(record["run_id"]).get("para_threshold_curve")
+        if curve is None:
+            continue
+        known["used"] = result.row.specs[0].task("para").threshold
+        points = zip(*curve, strict=True)
+        lines += [known | {"threshold": round(float(x), 3), "accuracy": float(y)} for x, y in points]
     columns = ["row", "label", "method", "run_id", "seed", "used", "threshold", "accuracy"]
     return pd.DataFrame(lines, columns=columns)
 
@@ -280,8 +276,3 @@ def runs_frame(records: Iterable[dict]) -> pd.DataFrame:
 
 def _encoder(spec: dict) -> str:
     return spec["encoder"]["checkpoint"] + (" (frozen)" if spec["encoder"]["frozen"] else "")
-
-
-def names_of(row_id: str, result: RowResult) -> dict:
-    """What says in every line of a frame which row it is about."""
-    return {"row": row_id, "label": result.row.label, "method": method(result.row)}

@@ -14,7 +14,7 @@ from common.data.tasks import TASKS
 from common.spec import TaskSpec
 from common.study.frames import HERE, metric_frame
 from common.study.session import Results, RowResult
-from common.study.stats import METRICS, TASK_NAMES
+from common.study.stats import METRICS, TASK_NAMES, runs_of
 from common.study.store import RunStore
 from common.training.evaluate import METRIC_NAMES, predict
 
@@ -101,19 +101,12 @@ def conflict_frame(store: RunStore, results: Results) -> pd.DataFrame:
     """
     columns = ["row", "label", "run_id", "seed", "pair", "update", "cosine", "running"]
     parts = [pd.DataFrame(columns=columns)]
-    for row_id, result in results.items():
-        for record in result.runs:
-            known = {
-                "row": row_id,
-                "label": result.row.label,
-                "run_id": record["run_id"],
-                "seed": record["spec"]["seed"],
-            }
-            cosines = store.probes(record["run_id"]).get("trace_cosine", np.empty((0, 0)))  # (U, P)
-            for pair, trace in reversed(list(zip(record["trace"]["pairs"], cosines.T, strict=False))):  # SST first
-                part = pd.DataFrame({"update": np.arange(1, len(trace) + 1), "cosine": trace}).dropna()
-                window = part["cosine"].rolling(max(1, round(WINDOW * len(trace))), center=True, min_periods=1)
-                parts.append(part.assign(**known, pair=pair, running=window.mean()))
+    for _, record, known in runs_of(results):
+        cosines = store.probes(record["run_id"]).get("trace_cosine", np.empty((0, 0)))  # (U, P)
+        for pair, trace in reversed(list(zip(record["trace"]["pairs"], cosines.T, strict=False))):  # SST first
+            part = pd.DataFrame({"update": np.arange(1, len(trace) + 1), "cosine": trace}).dropna()
+            window = part["cosine"].rolling(max(1, round(WINDOW * len(trace))), center=True, min_periods=1)
+            parts.append(part.assign(**known, pair=pair, running=window.mean()))
     frame = pd.concat(parts[1:] or parts, ignore_index=True)[columns]
     groups = frame.groupby(["row", "pair"])["cosine"]
     return frame.assign(negative=groups.transform(lambda c: (c < 0).mean()), mean=groups.transform("mean"))

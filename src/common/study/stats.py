@@ -6,7 +6,7 @@ Numbers stay unrounded here; rounding belongs to `report/tables.py`. A cell that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -65,6 +65,22 @@ def method(of: Row) -> str:
     return {"separate": "separate encoding", "pair": "pair encoding", "cosine": "cosine"}.get(
         pairs[0].pair_method if pairs else "single", "single sentences"
     )
+
+
+def names_of(row_id: str, result: RowResult) -> dict:
+    """What says in every line of a frame which row it is about."""
+    return {"row": row_id, "label": result.row.label, "method": method(result.row)}
+
+
+def runs_of(results: Results) -> Iterator[tuple[RowResult, dict, dict]]:
+    """Every run of these rows: its row's result, its record, and what names row, run and seed in a line of a frame."""
+    for row_id, result in results.items():
+        for record in result.runs:
+            yield (
+                result,
+                record,
+                names_of(row_id, result) | {"run_id": record["run_id"], "seed": record["spec"]["seed"]},
+            )
 
 
 def value(record: dict, metric: str, split: str = "dev") -> float | None:
@@ -331,13 +347,10 @@ def _shown(task: str, number: float | None, otherwise: str) -> int | float | str
 def history_frame(results: Results) -> pd.DataFrame:
     """Dev metrics and training losses after every epoch, one number a line, for all rows and seeds."""
     lines = []
-    for row_id, result in results.items():
-        for record in result.records:
-            known = {"row": row_id, "label": result.row.label, "method": method(result.row)}
-            known |= {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
-            for entry in record["history"]:
-                losses = {f"{task}_loss": loss for task, loss in entry["train_loss"].items()}
-                for name, number in {**entry["dev"], **losses}.items():
-                    lines.append(known | {"epoch": entry["epoch"], "metric": name, "value": number})
+    for _, record, known in runs_of(results):
+        for entry in record["history"]:
+            losses = {f"{task}_loss": loss for task, loss in entry["train_loss"].items()}
+            for name, number in {**entry["dev"], **losses}.items():
+                lines.append(known | {"epoch": entry["epoch"], "metric": name, "value": number})
     columns = ["row", "label", "method", "run_id", "seed", "epoch", "metric", "value"]
     return pd.DataFrame(lines, columns=columns).astype({"value": float})

@@ -19,7 +19,7 @@ from common.study import frames
 from common.study.cards import card, labels_card
 from common.study.reported import printed_values
 from common.study.session import Results
-from common.study.stats import TASK_NAMES, method, value
+from common.study.stats import TASK_NAMES, runs_of, value
 from common.training.evaluate import predict
 
 SECOND_PERSON = {"i": "you", "me": "you", "my": "your", "mine": "yours", "myself": "yourself"}
@@ -94,11 +94,11 @@ def subset_frame(lab, results: Results) -> pd.DataFrame:
     labels, printed, lines = labels_card(lab)["para"], printed_values(), []
     parts = {"all": np.arange(len(labels))} | subsets_card(lab)
     parts = {SUBSETS[name]: parts[name] for name in SUBSETS}
-    for row_id, record, known in _runs(results):
+    for _, record, known in runs_of(results):
         correct = quora_answers(lab, record)
         for (name, rows), (of, (wanted, metric)) in product(parts.items(), TRUE_LABELS.items()):
             chosen = correct[rows[np.isin(labels[rows], wanted)]]
-            theirs = printed.get((row_id, "dev", metric), np.nan) if name == SUBSETS["all"] else np.nan
+            theirs = printed.get((known["row"], "dev", metric), np.nan) if name == SUBSETS["all"] else np.nan
             ours = {"pairs": len(chosen), "accuracy": float(chosen.mean()) if len(chosen) else np.nan}
             lines.append(known | {"subset": name, "true label": of} | ours | {"reported": theirs})
     columns = ["row", "label", "method", "run_id", "seed", "subset", "true label", "pairs", "accuracy", "reported"]
@@ -151,12 +151,12 @@ def threshold_table(lab, results: Results) -> pd.DataFrame:
     """Quora dev accuracy of each cosine model at its own threshold, at the one that is best on its train data, and at
     the best on dev; and the share of dev pairs with a negative cosine."""
     lines = []
-    for row_id, record, known in _runs(results):
+    for result, record, known in runs_of(results):
         grid, accuracy = lab.store.probes(record["run_id"])["para_threshold_curve"]
         chosen = value(record, "para_best_threshold", "train")
         found = np.nan if chosen is None else accuracy[np.abs(grid - chosen).argmin()]
         own = {
-            "own threshold": results[row_id].row.specs[0].task("para").threshold,
+            "own threshold": result.row.specs[0].task("para").threshold,
             "accuracy": value(record, "para_acc"),
         }
         train = {"threshold from train": np.nan if chosen is None else chosen, "its accuracy": float(found)}
@@ -172,7 +172,7 @@ def conflict_frame(results: Results) -> pd.DataFrame:
     """Gradients compared in training by model and task pair: how many, their mean cosine, how often it is below 0."""
     lines = [
         {"model": known["label"], "tasks": " and ".join(TASK_NAMES[task] for task in pair.split("-"))} | found
-        for _, record, known in _runs(results)
+        for _, record, known in runs_of(results)
         for entry in record["history"]
         for pair, found in entry.get("conflicts", {}).items()
     ]
@@ -192,14 +192,6 @@ def epoch_spread(history: pd.DataFrame, metric: str = "sst_acc") -> pd.DataFrame
     over_seeds = late[late["epoch"] == late["epoch"].max()].groupby("model", sort=False)["value"].std()
     facts = {"epochs": late["epoch"].nunique(), "seeds": late["seed"].nunique()}
     return pd.DataFrame({"sd over epochs": over_epochs, "sd over seeds": over_seeds}).assign(**facts).reset_index()
-
-
-def _runs(results: Results) -> Iterable[tuple[str, dict, dict]]:
-    """Row id, record and what names them in a frame, for every run of its own."""
-    for row_id, result in results.items():
-        known = {"row": row_id, "label": result.row.label, "method": method(result.row)}
-        for record in result.runs:
-            yield row_id, record, known | {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
 
 
 def _words(text: str) -> list[str]:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from common.study.frames import names_of
 from common.study.session import Results
-from common.study.stats import TASK_NAMES
+from common.study.stats import TASK_NAMES, runs_of
 from common.study.store import RunStore
 
 # Points of a trace that a figure keeps of each run; more cannot be told apart.
@@ -90,9 +89,7 @@ def conflict_table(store: RunStore, results: Results) -> pd.DataFrame:
 
 def _traced(store: RunStore, results: Results, trace: str) -> Iterator[tuple[dict, dict, dict]]:
     """(what names the run, its record, its probes) for every run that holds the trace."""
-    for row_id, result in results.items():
-        for record in result.runs:
-            probes = store.probes(record["run_id"])
-            if trace in probes:
-                names = {"run_id": record["run_id"], "seed": record["spec"]["seed"]}
-                yield names_of(row_id, result) | names, record, probes
+    for _, record, known in runs_of(results):
+        probes = store.probes(record["run_id"])
+        if trace in probes:
+            yield known, record, probes

@@ -24,6 +24,8 @@ ATTENTION_TOKENS = 1024
 NEAR_TOKENS = 2
 # Of a vector probe: single sentences, pairs whose distance is kept, and pairs at either end whose vectors are kept.
 VECTOR_SENTENCES, VECTOR_PAIRS, VECTOR_ENDS = 1200, 2000, 50
+# Pair task -> the label up to which a pair belongs to the low end, and from which to the high end.
+LABEL_ENDS = {"para": (0, 1), "sts": (1, 4)}
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
 
@@ -111,7 +113,7 @@ def geometry(model: MultitaskModel, task: str, encoded: Encoded) -> dict[str, np
         return {f"{task}_vectors": vectors[:, 0], f"{task}_vector_labels": labels}
     first, second = vectors[:, 0], vectors[:, 1]
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    low, high = (1.0, 4.0) if TASKS[task].kind == "score" else (0, 1)
+    low, high = LABEL_ENDS[task]
     ends = np.concatenate([np.flatnonzero(end)[:VECTOR_ENDS] for end in (labels >= high, labels <= low)])
     return {
         f"{task}_distances": np.linalg.norm(first - second, axis=1),
