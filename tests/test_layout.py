@@ -19,7 +19,7 @@ FOUNDATIONS = {"errors", "paths", "strict", "rules", "spec"}
 TOP = {"runner", "notebooks", "doctor"}
 # Twenty methods with their checks and errors, and the frames and figures of five reports (21 panels, 122 claims): the
 # limit is what they take, so that the next one has to make room.
-CORE_LINES, ALL_LINES, FUNCTION_LINES = 1975, 7300, 60
+CORE_LINES, ALL_LINES, FUNCTION_LINES = 1990, 7300, 60
 
 
 def room(module):

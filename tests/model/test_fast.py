@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from common.data.encoding import Batch
 from common.model.bert import BertConfig, BertModel
-from common.model.fast import Dropout, encode_packed, keep_mask, use_fast_dropout
+from common.model.fast import Dropout, Weights, encode_packed, keep_mask, use_fast_dropout
 from common.model.heads import MultitaskModel
 from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 
@@ -59,7 +59,7 @@ def test_packed_equals_the_plain_encoder_in_values_and_gradients(count, with_noi
     ]
     expected, found = (
         plain(model, parts, noises),
-        encode_packed(model, model.embeddings.word_embeddings, parts, noises, torch.float32),
+        encode_packed(model, model.embeddings.word_embeddings, parts, noises, Weights(torch.float32)),
     )
     for ours, theirs, (_, mask, _) in zip(found, expected, parts, strict=True):
         real = mask.bool()
@@ -75,8 +75,8 @@ def test_packed_equals_the_plain_encoder_in_values_and_gradients(count, with_noi
 def test_one_noise_among_several_parts_reaches_its_own_part_alone():
     model, parts = encoder(), [part(0), part(1)]
     noise = torch.randn(*parts[1][0].shape, 32, generator=torch.Generator().manual_seed(3))
-    with_noise = encode_packed(model, model.embeddings.word_embeddings, parts, [None, noise], torch.float32)
-    without = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], torch.float32)
+    with_noise = encode_packed(model, model.embeddings.word_embeddings, parts, [None, noise], Weights(torch.float32))
+    without = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], Weights(torch.float32))
     assert torch.equal(with_noise[0].pooler_output, without[0].pooler_output)
     assert not torch.allclose(with_noise[1].pooler_output, without[1].pooler_output, atol=1e-3)
 
@@ -86,7 +86,7 @@ def test_packed_in_bf16_is_as_near_to_fp32_as_autocast_is():
     exact = plain(model, parts, [None, None])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         autocast = plain(model, parts, [None, None])
-    packed = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], torch.bfloat16)
+    packed = encode_packed(model, model.embeddings.word_embeddings, parts, [None, None], Weights(torch.bfloat16))
 
     def distance(outputs):
         zipped = zip(outputs, exact, parts, strict=True)
@@ -99,9 +99,9 @@ def test_packed_in_bf16_is_as_near_to_fp32_as_autocast_is():
 
 def test_a_part_does_not_depend_on_what_is_packed_beside_it():
     model = encoder()
-    alone = encode_packed(model, model.embeddings.word_embeddings, [part(1)], [None], torch.float32)[0]
+    alone = encode_packed(model, model.embeddings.word_embeddings, [part(1)], [None], Weights(torch.float32))[0]
     beside = encode_packed(
-        model, model.embeddings.word_embeddings, [part(0), part(1), part(2)], [None] * 3, torch.float32
+        model, model.embeddings.word_embeddings, [part(0), part(1), part(2)], [None] * 3, Weights(torch.float32)
     )[1]
     torch.testing.assert_close(alone.last_hidden_state, beside.last_hidden_state, atol=1e-5, rtol=1e-5)
 
@@ -167,3 +167,27 @@ def test_pals_take_the_plain_way(monkeypatch):
     assert not fast.is_packed
     batch = Batch((part(0),), None)
     assert torch.equal(fast("sst", batch), slow("sst", batch))
+
+
+def test_weights_are_cast_once_in_an_update_and_anew_after_it():
+    model, batch = model_of("fast", precision="bf16"), Batch((part(0),), None)
+
+    def two_passes():
+        model.zero_grad()
+        for _ in range(2):
+            model("sst", batch).sum().backward()
+        return {name: p.grad.clone() for name, p in model.encoder.named_parameters() if p.grad is not None}
+
+    expected = two_passes()
+    model.rows = None  # their gradients come when an update ends
+    model.prepare_update([("sst", batch)])
+    found = two_passes()
+    assert len(model.weights.kept) == 4 * len(model.encoder.encoder["layer"]) + 1  # none of the second pass
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=0.0, rtol=0.0)
+    model.finish_update()
+    before = model("sst", batch)
+    with torch.no_grad():
+        model.encoder.encoder["layer"][0].intermediate["dense"].weight.mul_(2.0)  # as an optimiser would
+    assert not torch.equal(model("sst", batch), before)

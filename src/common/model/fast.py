@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -107,6 +108,25 @@ class WordRows:
             self.gradient.index_fill_(0, self.used, 0.0)
 
 
+@dataclass
+class Weights:
+    """Linear layers' weights in the precision of matrix products: float32, or bfloat16 as under autocast.
+
+    kept: a dictionary during an update, so that weights are cast once however many passes it makes, as autocast does.
+    """
+
+    dtype: torch.dtype
+    kept: dict[object, tuple[Tensor, ...]] | None = None
+
+    def __call__(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+        """Weight (out, in) and bias (out,) of layers side by side on the same input."""
+        kept, key = {} if self.kept is None else self.kept, (layers, torch.is_grad_enabled())
+        if key not in kept:
+            columns = [layer.weight for layer in layers], [layer.bias for layer in layers]
+            kept[key] = tuple((c[0] if len(c) == 1 else torch.cat(c)).to(self.dtype) for c in columns)
+        return kept[key]
+
+
 class Place(NamedTuple):
     """Where a part's real tokens stand: rows start..stop of the packed matrix, `index` of its padded (B * T) rows."""
 
@@ -122,7 +142,7 @@ def encode_packed(
     words: Callable[[Tensor], Tensor],
     parts: Sequence[Part],
     noises: Sequence[Tensor | None],
-    dtype: torch.dtype,
+    weights: Weights,
 ) -> list[BertOutput]:
     """What the encoder gives for each part, computed on the real tokens of all parts at once.
 
@@ -131,12 +151,12 @@ def encode_packed(
         words: token ids -> their embeddings: the encoder's own table, or WordRows on it.
         parts: (input_ids, attention_mask, token_type_ids), each (B, T).
         noises: per part (B, T, H) added to the embeddings, or None.
-        dtype: of matrix products: float32, or bfloat16 as under autocast; sums and norms stay in float32.
+        weights: gives the layers' weights, and with them the precision of products; sums and norms stay in float32.
 
     Returns:
         Per part a BertOutput without attentions; padded positions hold zeros.
     """
-    places = _places(parts, encoder.config.num_attention_heads, dtype)
+    places = _places(parts, encoder.config.num_attention_heads, weights.dtype)
     ids, types, positions = (_gathered(columns, places) for columns in zip(*map(_columns, parts), strict=True))
     e = encoder.embeddings
     summed = words(ids) + e.position_embeddings.weight[positions] + e.token_type_embeddings(types)
@@ -145,23 +165,21 @@ def encode_packed(
         given = [_or_zeros(noise, place, hidden) for noise, place in zip(noises, places, strict=True)]
         hidden = hidden + _gathered(given, places)
     for layer in encoder.encoder["layer"]:
-        hidden = _layer(layer, hidden, places, dtype)
+        hidden = _layer(layer, hidden, places, weights)
     outputs = [_padded(hidden[p.start : p.stop], p) for p in places]
     dense = encoder.pooler["dense"]
-    pooled = [torch.tanh(_linear(output[:, 0], dense, dtype)).float() for output in outputs]
+    pooled = [torch.tanh(_linear(output[:, 0], weights, dense)).float() for output in outputs]
     return [BertOutput(output, pool, None) for output, pool in zip(outputs, pooled, strict=True)]
 
 
-def _layer(layer: BertLayer, hidden: Tensor, places: Sequence[Place], dtype: torch.dtype) -> Tensor:
+def _layer(layer: BertLayer, hidden: Tensor, places: Sequence[Place], weights: Weights) -> Tensor:
     """BertLayer on packed rows: (N, H) -> (N, H), both float32."""
     attention, own = layer.attention["self"], layer.attention["output"]
-    weight = torch.cat([attention.query.weight, attention.key.weight, attention.value.weight])
-    bias = torch.cat([attention.query.bias, attention.key.bias, attention.value.bias])
-    mixed = functional.linear(hidden.to(dtype), weight.to(dtype), bias.to(dtype))  # (N, 3H)
+    mixed = _linear(hidden, weights, attention.query, attention.key, attention.value)  # (N, 3H)
     context = torch.cat([_attend(attention, mixed[p.start : p.stop], p) for p in places])  # (N, H)
-    attended = own.LayerNorm(hidden + own.dropout(_linear(context, own.dense, dtype)))
-    expanded = functional.gelu(_linear(attended, layer.intermediate["dense"], dtype))  # (N, 4H)
-    return layer.output.LayerNorm(attended + layer.output.dropout(_linear(expanded, layer.output.dense, dtype)))
+    attended = own.LayerNorm(hidden + own.dropout(_linear(context, weights, own.dense)))
+    expanded = functional.gelu(_linear(attended, weights, layer.intermediate["dense"]))  # (N, 4H)
+    return layer.output.LayerNorm(attended + layer.output.dropout(_linear(expanded, weights, layer.output.dense)))
 
 
 def _attend(attention: nn.Module, mixed: Tensor, place: Place) -> Tensor:
@@ -176,8 +194,8 @@ def _attend(attention: nn.Module, mixed: Tensor, place: Place) -> Tensor:
     return context.view(B, A, T, D).transpose(1, 2).reshape(B * T, A * D).index_select(0, place.index)
 
 
-def _linear(states: Tensor, layer: nn.Linear, dtype: torch.dtype) -> Tensor:
-    return functional.linear(states.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
+def _linear(states: Tensor, weights: Weights, *layers: nn.Linear) -> Tensor:
+    return functional.linear(states.to(weights.dtype), *weights(*layers))
 
 
 def _places(parts: Sequence[Part], heads: int, dtype: torch.dtype) -> list[Place]:

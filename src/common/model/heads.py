@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from common.data.encoding import Batch, Part
 from common.data.tasks import TASKS
 from common.model.bert import BertModel, BertOutput
-from common.model.fast import WordRows, encode_packed, use_fast_dropout
+from common.model.fast import Weights, WordRows, encode_packed, use_fast_dropout
 from common.model.pals import ProjectedAttentionLayers
 from common.spec import RunSpec, TaskSpec
 
@@ -188,6 +188,7 @@ class MultitaskModel(nn.Module):
         self.train()
         words = encoder.embeddings.word_embeddings
         self.rows = WordRows(words) if self.is_packed and words.weight.requires_grad else None
+        self.weights = Weights(torch.bfloat16 if self.use_bf16 else torch.float32)
 
     @property
     def device(self) -> torch.device:
@@ -223,9 +224,8 @@ class MultitaskModel(nn.Module):
         parts = [part for _, batch in group for part in batch.inputs]
         noises = noise or [None] * len(parts)
         if self.is_packed:
-            dtype = torch.bfloat16 if self.use_bf16 else torch.float32
             words = self.rows or self.encoder.embeddings.word_embeddings
-            outputs = encode_packed(self.encoder, words, parts, noises, dtype)
+            outputs = encode_packed(self.encoder, words, parts, noises, self.weights)
         else:
             owners = [task for task, batch in group for _ in batch.inputs]
             outputs = [self.encode(t, part, noise=n) for t, part, n in zip(owners, parts, noises, strict=True)]
@@ -255,11 +255,13 @@ class MultitaskModel(nn.Module):
         if self.trained_by is not None:
             for parameter in self.encoder_trained:
                 parameter.requires_grad_(any(task in self.trained_by for task, _ in group))
+        self.weights.kept = {}
         if self.rows:
             self.rows.open([part[0] for _, batch in group for part in batch.inputs])
 
     def finish_update(self) -> None:
         """After the passes, before the optimiser: gradients of single rows become those of the word embeddings."""
+        self.weights.kept = None
         if self.rows:
             self.rows.close()
 
