@@ -18,6 +18,7 @@ from nbformat import v4
 from common import notebooks, paths, runner
 from common.errors import StudyError
 from common.paths import Places
+from common.study.rows import row
 from common.study.session import open_study
 from common.study.store import RunStore
 
@@ -33,8 +34,9 @@ OPEN = (
     "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
     "print(lab)"
 )
+ROWS = ("swissbert_pair", "swissbert_pair_gs")
 RUN = (
-    'results = lab.run(study.rows("swissbert", "table2")[:2])\n'
+    f"results = lab.run([study.row(name) for name in {ROWS}])\n"
     'print([result.records[0]["metrics"]["dev"]["overall"] for result in results.values()])'
 )
 
@@ -44,7 +46,7 @@ Call = Callable[..., subprocess.CompletedProcess]
 def notebook(path: Path, cells: list[str], parameters: str = PARAMETERS, kernel: str = "python3") -> None:
     code = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
     kernelspec = {"name": kernel, "display_name": "Python 3", "language": "python"}
-    metadata = {"kernelspec": kernelspec, "study": {"rows": ["swissbert/table2"]}}
+    metadata = {"kernelspec": kernelspec, "study": {"rows": ROWS}}
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# A study"), *code], metadata=metadata), path)
 
@@ -98,9 +100,42 @@ def test_a_failing_notebook_names_its_cell_and_stops_no_other(finished: tuple) -
 
 
 def test_progress_without_a_terminal_is_one_plain_line_a_run(finished: tuple) -> None:
-    lines = [line for line in finished[1].stderr.splitlines() if line.startswith("01_good: ")]
+    lines = [line for line in finished[1].stderr.splitlines() if " trained in " in line]
     assert len(lines) == 2 and all(", seed 0 trained in " in line and "\r" not in line for line in lines)
     assert "2 of 2 runs" in lines[-1]
+
+
+def test_a_variant_that_no_metadata_announces_is_trained_and_published(finished: tuple, tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    variant = (
+        "from dataclasses import replace\n"
+        f'base = study.row("{ROWS[0]}")\n'
+        "spec = replace(base.specs[0], optimizer=replace(base.specs[0].optimizer, lr=3e-4))\n"
+        'results = lab.run([base, replace(base, id="my_variant", specs=(spec,))])\n'
+        "print([len(result.records) for result in results.values()])"
+    )
+    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, variant])
+    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "1")
+    assert "1 trained, 2 were in the store, 0 failed" in done.stdout and "1 of 1 published" in done.stdout
+    assert "FAILED" not in done.stderr
+    copy = nbformat.read(published(tmp_path / "out") / "01_variant.ipynb", as_version=4)
+    assert json.loads(copy.cells[-1].outputs[0].text) == [1, 1]
+
+
+def test_a_failed_run_keeps_its_notebook_unpublished_and_is_tried_once(tmp_path: Path) -> None:
+    spec = open_study("smoke").apply(row(ROWS[0]).specs[0], 0)
+    folder = published(tmp_path / "out").parent / "runs"
+    folder.mkdir(parents=True)
+    (folder / f".{spec.run_id}.partial").write_text("a file where the worker needs a folder")
+    holes = "print([[len(result.records), len(result.failures)] for result in results.values()])"
+    notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN.splitlines()[0], holes])
+    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "2", expect=4)
+    label = f"{row(ROWS[0]).label}, seed 0"
+    assert f"FAILED 01_hole: not published, 1 runs failed: {label}" in done.stderr
+    assert done.stderr.count(f"FAILED {label} ({spec.run_id}): ") == 1 and "E-WRITE" in done.stderr
+    assert "1 trained, 0 were in the store, 1 failed. Notebooks: 0 of 1 published" in done.stdout
+    left = nbformat.read(tmp_path / "out" / "build" / "smoke" / "01_hole.partial.ipynb", as_version=4)
+    assert json.loads(left.cells[-1].outputs[0].text) == [[0, 1], [1, 0]]
 
 
 def test_a_published_copy_shows_results_and_nothing_of_the_machine(finished: tuple) -> None:
@@ -164,14 +199,14 @@ def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Cal
 def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
     assert here(tmp_path, "--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1") == 0
     told = capsys.readouterr().out
-    assert "01_good: 12 runs, 0 in the store, 12 to train" in told and "no estimate yet" in told
+    assert "01_good: 2 runs, 0 in the store, 2 to train" in told and "no estimate yet" in told
     assert list(tmp_path.iterdir()) == []
     before = files(finished[0])
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1") == 0
     told = capsys.readouterr().out
-    assert "01_good: 12 runs, 2 in the store, 10 to train" in told and "no estimate" not in told
+    assert "01_good: 2 runs, 2 in the store, 0 to train" in told and "nothing to train" in told
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01", "--force") == 0
-    assert "01_good: 12 runs, 0 in the store, 12 to train" in capsys.readouterr().out
+    assert "01_good: 2 runs, 0 in the store, 2 to train" in capsys.readouterr().out
     assert files(finished[0]) == before
 
 
@@ -196,7 +231,7 @@ def test_kernels_learn_of_the_pool_and_of_force(monkeypatch: pytest.MonkeyPatch)
     for name in ("STUDY_POOL", "STUDY_FORCE"):
         monkeypatch.setenv(name, "")
     for force in (True, False):
-        with runner._training(open_study("smoke"), force):
+        with runner._training(open_study("smoke"), force, runner.Tally()):
             assert Path(os.environ["STUDY_POOL"]).is_socket() and bool(os.environ["STUDY_FORCE"]) is force
 
 

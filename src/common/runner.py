@@ -1,7 +1,9 @@
 """What run_all.sh calls: every notebook in order, over one pool of workers, into results/ and figures/.
 
-A notebook is executed twice: once to train what is missing, and once more from the records alone; the second copy is
-published. Exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped.
+The runs that notebooks announce are trained in one go; meanwhile each notebook whose runs are there is executed, from
+the records alone, and published. Only one that makes variants of its own, or lacks a run that failed, is executed in
+training mode as well. Exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and
+143 stopped.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import functools
 import os
 import shlex
 import shutil
@@ -17,18 +20,20 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
+from nbformat import NotebookNode
 from tqdm.std import tqdm
 
 from common import notebooks
 from common.errors import StudyError
 from common.report import gallery
 from common.spec import PROFILES, REPORT_TRAIN
-from common.study.execute import FORCE, POOL, Broker, Pool, private_folder, thread_environment
+from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
 from common.study.export import export
 from common.study.progress import Progress
 from common.study.rows import row, rows
@@ -130,8 +135,8 @@ def _run(options: argparse.Namespace) -> int:
             study.corpus()  # every problem of the data is told before anything is trained
             study.encoder_folder()
             _say_if_code_changed(held, options.force)
-            with _training(study, options.force) as pool:
-                _run_notebooks(chosen, study, pool, Path(folder), tally)
+            with _training(study, options.force, tally) as broker:
+                _run_notebooks(chosen, study, broker, Path(folder), tally)
         gallery.write(study.places)
     _summarise(study, tally, len(held), time.monotonic() - started)
     return FAILED if tally.failed else DONE
@@ -171,48 +176,68 @@ def _check_places(study: Study) -> None:
 
 
 @contextlib.contextmanager
-def _training(study: Study, force: bool) -> Iterator[Pool]:
-    """The pool of this run_all, on loan to every kernel."""
+def _training(study: Study, force: bool, tally: Tally) -> Iterator[Broker]:
+    """The pool of this run_all, which the runner and every kernel ask for runs."""
     pool = Pool(study.jobs, study.profile.threads)
+    pool.watch = progress = Progress(has_bar=sys.stderr.isatty())
     broker = Broker(pool)
     os.environ |= {POOL: broker.address, FORCE: "1" if force else ""}
     try:
-        yield pool
+        yield broker
     finally:
         pool.close()
         broker.close()
+        progress.close()
+        tally.trained, tally.failed_runs = progress.trained, len(progress.failures)
 
 
-def _run_notebooks(chosen: list[Path], study: Study, pool: Pool | None, folder: Path, tally: Tally) -> None:
-    """Train (where there is a pool) and publish each notebook; one that fails is told and stops no other."""
+def _run_notebooks(chosen: list[Path], study: Study, broker: Broker | None, folder: Path, tally: Tally) -> None:
+    """Train (where there is a broker) and publish each notebook; one that fails is told and stops no other."""
+    runs = {p: broker.submit(study.jobs_for(_announced(study, p)), rank) for rank, p in enumerate(chosen) if broker}
     for path in chosen:
         started, partial = time.monotonic(), study.places.build / f"{path.stem}.partial.ipynb"
         try:
             with _alone(path, study):
-                if pool:
-                    _train(path, partial, study, pool, folder, tally)
-                node = notebooks.execute(path, partial, _published_parameters(study), folder)
+                node = _executed(path, partial, study, broker, runs.get(path, {}), folder)
                 notebooks.publish(node, study.places.notebooks / path.name)
                 partial.unlink()
         except (notebooks.NotebookError, StudyError) as error:
             tally.failed.append(path.stem)
-            print(f"FAILED {error}", file=sys.stderr, flush=True)
+            tqdm.write(f"FAILED {error}", file=sys.stderr)
         else:
             tally.published.append(path.stem)
-            print(f"{path.stem}: done in {time.monotonic() - started:.0f} s", flush=True)
+            tqdm.write(f"{path.stem}: done in {time.monotonic() - started:.0f} s")
+            sys.stdout.flush()
 
 
-def _train(path: Path, partial: Path, study: Study, pool: Pool, folder: Path, tally: Tally) -> None:
-    pool.watch = progress = Progress(path.stem, has_bar=sys.stderr.isatty())
-    try:
-        notebooks.execute(path, partial, _parameters(study), folder)
-    finally:
-        progress.close()
-        tally.trained += progress.trained
-        tally.failed_runs += len(progress.failures)
-    if progress.failures:
-        labels = ", ".join(event["label"] for event in progress.failures)
-        raise notebooks.NotebookError(f"{path.stem}: not published, {len(progress.failures)} runs failed: {labels}")
+def _executed(
+    path: Path, partial: Path, study: Study, broker: Broker | None, runs: dict[str, Future[Event]], folder: Path
+) -> NotebookNode:
+    """The notebook from the records alone, once the runs it announces are there.
+
+    Where one failed, or the notebook makes variants of its own, it is executed in training mode first.
+
+    Raises:
+        NotebookError: it did not run to its end, or runs failed; `partial` then shows holes in their places.
+    """
+    from_records = functools.partial(notebooks.execute, path, partial, _published_parameters(study), folder)
+    if not (broker and _labels_failed(runs)):
+        try:
+            return from_records()
+        except notebooks.NotebookError as error:
+            if not broker or "[E-MISSING]" not in str(error):
+                raise
+    before = set(broker.asked)
+    notebooks.execute(path, partial, _parameters(study), folder)
+    variants = {run_id: future for run_id, future in broker.asked.items() if run_id not in before}
+    if labels := _labels_failed(runs | variants):
+        raise notebooks.NotebookError(f"{path.stem}: not published, {len(labels)} runs failed: {', '.join(labels)}")
+    return from_records()
+
+
+def _labels_failed(runs: dict[str, Future[Event]]) -> list[str]:
+    """Wait for runs; which of them failed."""
+    return [event["label"] for event in results(runs).values() if event["event"] == "failed"]
 
 
 @contextlib.contextmanager
@@ -233,10 +258,14 @@ def _alone(path: Path, study: Study) -> Iterator[None]:
 
 def _planned(study: Study, chosen: list[Path]) -> list[tuple[Planned, dict | None]]:
     """Each run the notebooks announce, with its record where the store holds it; variants they make are not here."""
-    announced = dict.fromkeys(entry for path in chosen for entry in notebooks.planned(path))
-    plans = study.plan(r for entry in announced for r in (rows(*entry) if len(entry) == 2 else [row(*entry)]))
+    plans = [plan for path in chosen for plan in _announced(study, path)]
     store, distinct = study.store, {plan.run_id: plan for plan in plans}
     return [(plan, store.get(run_id) if store.has(run_id) else None) for run_id, plan in distinct.items()]
+
+
+def _announced(study: Study, path: Path) -> list[Planned]:
+    entries = dict.fromkeys(notebooks.planned(path))
+    return study.plan(r for entry in entries for r in (rows(*entry) if len(entry) == 2 else [row(*entry)]))
 
 
 def _say_if_code_changed(held: list[dict], force: bool) -> None:

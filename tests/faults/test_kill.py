@@ -117,8 +117,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, out: Path) -> Study:
 
 
 def jobs_of(here: Study) -> list[execute.Job]:
-    plans = here.plan(study.rows("swissbert", "table2")[:3])
-    return here._wanted({plan.run_id: plan for plan in plans})
+    return here.jobs_for(here.plan(study.rows("swissbert", "table2")[:3]))
 
 
 def test_two_pools_on_one_store_train_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import StudyError
-from common.study.execute import Broker, Job, Pool, default_jobs, run_remotely, thread_environment
+from common.study.execute import Broker, Job, Pool, default_jobs, results, run_remotely, thread_environment
 
 # Trains by sleeping; keeps a line per training in the file `out`, so that a test can count and order them.
 WORKER = """
@@ -107,8 +107,8 @@ def outcomes(results: dict[str, dict]) -> dict[int, str]:
 
 def test_workers_stay_alive_between_runs_and_end_with_the_pool(pool: Pool, out: Path) -> None:
     for _ in range(2):
-        results = pool.run([job(out, number) for number in range(1, 5)])
-        assert outcomes(results) == dict.fromkeys(range(1, 5), "finished")
+        found = pool.run([job(out, number) for number in range(1, 5)])
+        assert outcomes(found) == dict.fromkeys(range(1, 5), "finished")
     pids = processes(out)
     assert len(trained(out)) == 8 and len(pids) <= 2
     assert all(is_running(pid) for pid in pids)
@@ -123,6 +123,15 @@ def test_the_longest_run_comes_first(command: list[str], out: Path) -> None:
     assert trained(out) == [9, 7, 5, 2, 1]
 
 
+def test_a_lower_rank_comes_before_a_longer_run(command: list[str], out: Path) -> None:
+    pool = Pool(1, 1, worker_command=command)
+    later = pool.submit([job(out, 9, "run 0.3", examples=900), job(out, 8, examples=500)], rank=2)
+    sooner = pool.submit([job(out, 1, examples=1), job(out, 2, examples=2)], rank=1)
+    assert outcomes(results(sooner | later)) == dict.fromkeys((1, 2, 8, 9), "finished")
+    pool.close()
+    assert trained(out) == [9, 2, 1, 8]  # the first was begun when nothing else was there
+
+
 @pytest.mark.parametrize(
     ("label", "message"),
     [
@@ -134,9 +143,9 @@ def test_the_longest_run_comes_first(command: list[str], out: Path) -> None:
 )
 def test_a_failing_run_stops_no_other(pool: Pool, out: Path, label: str, message: str) -> None:
     jobs = [job(out, 1, label, examples=50)] + [job(out, number) for number in range(2, 6)]
-    results = pool.run(jobs)
-    assert outcomes(results) == {1: "failed"} | dict.fromkeys(range(2, 6), "finished")
-    failure = results["000000000001-s0"]
+    found = pool.run(jobs)
+    assert outcomes(found) == {1: "failed"} | dict.fromkeys(range(2, 6), "finished")
+    failure = found["000000000001-s0"]
     assert message in failure["message"] and failure["log"] == "log"
     assert outcomes(pool.run([job(out, 1)])) == {1: "finished"}
 
@@ -151,16 +160,16 @@ def test_a_worker_killed_from_outside_fails_its_run_only(pool: Pool, out: Path) 
             os.kill(killed[0], signal.SIGKILL)
 
     pool.watch = kill_first
-    results = pool.run([job(out, 1, "run 5", examples=9), job(out, 2), job(out, 3)])
-    assert outcomes(results) == {1: "failed", 2: "finished", 3: "finished"} and len(killed) == 1
+    found = pool.run([job(out, 1, "run 5", examples=9), job(out, 2), job(out, 3)])
+    assert outcomes(found) == {1: "failed", 2: "finished", 3: "finished"} and len(killed) == 1
 
 
 def test_a_worker_that_cannot_start_fails_every_run(out: Path, capfd: pytest.CaptureFixture) -> None:
     pool = Pool(1, 1, worker_command=[sys.executable, "-c", "raise SystemExit('no such module')"])
-    results = pool.run([job(out, 1), job(out, 2)])
+    found = pool.run([job(out, 1), job(out, 2)])
     pool.close()
-    assert outcomes(results) == {1: "failed", 2: "failed"}
-    assert "ended with code 1" in results["000000000001-s0"]["message"]
+    assert outcomes(found) == {1: "failed", 2: "failed"}
+    assert "ended with code 1" in found["000000000001-s0"]["message"]
     assert "no such module" in capfd.readouterr().err
 
 
@@ -180,9 +189,9 @@ def test_a_run_asked_for_twice_at_once_is_trained_once(pool: Pool, out: Path) ->
 
 def test_a_run_held_elsewhere_is_left_for_last(command: list[str], out: Path) -> None:
     pool = Pool(1, 1, worker_command=command)
-    results = pool.run([job(out, 1, "busy", examples=99), job(out, 2), job(out, 3)])
+    found = pool.run([job(out, 1, "busy", examples=99), job(out, 2), job(out, 3)])
     pool.close()
-    assert outcomes(results) == dict.fromkeys((1, 2, 3), "finished") and trained(out)[-1] == 1
+    assert outcomes(found) == dict.fromkeys((1, 2, 3), "finished") and trained(out)[-1] == 1
 
 
 def test_a_watcher_that_fails_fails_the_call_and_not_the_pool(command: list[str], out: Path) -> None:
@@ -233,9 +242,9 @@ def test_workers_get_the_threads_of_the_profile_and_a_session_of_their_own(out: 
         "print(json.dumps({'event': 'failed', 'message': facts, 'log': None}), flush=True); sys.stdin.read()\n"
     )
     pool = Pool(1, 3, worker_command=[sys.executable, "-c", script])
-    results = pool.run([job(out, 1)])
+    found = pool.run([job(out, 1)])
     pool.close()
-    assert results["000000000001-s0"]["message"] == ["3", "3", "false", True]
+    assert found["000000000001-s0"]["message"] == ["3", "3", "false", True]
     assert "OMP_NUM_THREADS" not in thread_environment(None)
 
 
@@ -260,12 +269,16 @@ def test_several_clients_share_the_pool(pool: Pool, out: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_forced_run_is_forced_until_it_succeeds_and_then_no_more(pool: Pool, out: Path) -> None:
+@pytest.mark.parametrize("label", ["run", "fail"])
+def test_a_broker_trains_a_run_once_forced_or_failed(pool: Pool, out: Path, label: str) -> None:
     broker = Broker(pool)
-    for label in ("fail", "run", "run"):
-        run_remotely(broker.address, [replace(job(out, 1, label), force=True)])
+    forced = replace(job(out, 1, label), force=True)
+    found = [results(broker.submit([forced])), *(run_remotely(broker.address, [forced, forced]) for _ in range(2))]
     broker.close()
-    assert [line.split()[2] for line in out.read_text().splitlines()] == ["True", "True", "False"]
+    outcome = "finished" if label == "run" else "failed"
+    assert [event["event"] for events in found for event in events.values()] == [outcome] * 3
+    assert all(event["label"] == label for events in found for event in events.values())
+    assert [line.split()[2] for line in out.read_text().splitlines()] == ["True"]
 
 
 def test_a_pool_that_is_gone_is_said_to_be_gone(pool: Pool, out: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
@@ -85,7 +85,7 @@ class Pool:
         self.jobs, self.threads, self.watch, self.worker_command = jobs, threads, watch, worker_command
         self._state = threading.Condition()
         self._order = itertools.count()
-        self._queue: list[tuple[bool, int, int, Job]] = []
+        self._queue: list[tuple[bool, int, int, int, Job]] = []
         self._active: dict[str, Future[Event]] = {}
         self._workers: set[_Worker] = set()
         self._slots: list[threading.Thread] = []
@@ -96,9 +96,12 @@ class Pool:
 
         May be called from several threads: a run that is asked for twice is trained once.
         """
+        return results(self.submit(jobs))
+
+    def submit(self, jobs: Iterable[Job], rank: int = 0) -> dict[str, Future[Event]]:
+        """What `run` waits for, by run id. Jobs of a lower rank go first; longer ones go first among equals."""
         with self._state:
-            futures = {job.run_id: self._submit(job) for job in jobs}
-        return {run_id: future.result() for run_id, future in futures.items()}
+            return {job.run_id: self._submit(job, rank) for job in jobs}
 
     def close(self) -> None:
         """End the workers at once. What they had not finished is not in the store."""
@@ -112,35 +115,35 @@ class Pool:
         for slot in self._slots:
             slot.join(PATIENCE_S)
 
-    def _submit(self, job: Job) -> Future[Event]:
+    def _submit(self, job: Job, rank: int) -> Future[Event]:
         if job.run_id not in self._active:
             self._active[job.run_id] = Future()
             self._tell(job, {"event": "queued", "total": job.examples})
-            self._push(job, wait=False)
+            self._push(job, rank, wait=False)
             if len(self._slots) < self.jobs:
                 self._slots.append(threading.Thread(target=self._serve, daemon=True))
                 self._slots[-1].start()
         return self._active[job.run_id]
 
-    def _push(self, job: Job, wait: bool) -> None:
-        heapq.heappush(self._queue, (wait, -job.examples, next(self._order), job))
+    def _push(self, job: Job, rank: int, wait: bool) -> None:
+        heapq.heappush(self._queue, (wait, rank, -job.examples, next(self._order), job))
         self._state.notify()
 
     def _serve(self) -> None:
         """One slot of the pool: a worker process and the thread that talks to it."""
         worker = None
         while (entry := self._next()) is not None:
-            wait, _, _, job = entry
+            wait, rank, *_, job = entry
             if worker is None or not worker.is_alive():
                 worker = self._exchange(worker)
             try:
-                self._settle(job, worker.train(job, wait, functools.partial(self._tell, job)))
+                self._settle(job, rank, worker.train(job, wait, functools.partial(self._tell, job)))
             except Exception as error:  # raised by whoever watches; he who waits for the run must not wait for ever
                 worker.close()
                 self._active.pop(job.run_id).set_exception(error)
         self._exchange(worker)
 
-    def _next(self) -> tuple[bool, int, int, Job] | None:
+    def _next(self) -> tuple[bool, int, int, int, Job] | None:
         with self._state:
             self._state.wait_for(lambda: self._queue or self._is_closing)
             return None if self._is_closing else heapq.heappop(self._queue)
@@ -157,13 +160,13 @@ class Pool:
             self._workers.add(new)
             return new
 
-    def _settle(self, job: Job, event: Event) -> None:
+    def _settle(self, job: Job, rank: int, event: Event) -> None:
         with self._state:
             if event["event"] == "busy":  # another process trains it: look again when nothing else is left
-                self._push(job, wait=True)
+                self._push(job, rank, wait=True)
             elif not self._is_closing:
                 self._tell(job, event)
-                self._active.pop(job.run_id).set_result(event)
+                self._active.pop(job.run_id).set_result({**event, "label": job.label})
 
     def _tell(self, job: Job, event: Event) -> None:
         with self._state:
@@ -211,16 +214,26 @@ class _Worker:
 
 
 class Broker(socketserver.ThreadingUnixStreamServer):
-    """Serves a pool on a Unix socket in a folder of its own that only this user can enter."""
+    """Serves a pool on a Unix socket in a folder of its own that only this user can enter.
+
+    While it serves, a run is trained once, whoever asks for it again: neither forced nor, after a failure, tried twice.
+    """
 
     daemon_threads = True
 
     def __init__(self, pool: Pool):
         self._folder = private_folder()
         self.address = str(Path(self._folder.name) / "pool")
-        self.pool, self.trained = pool, set()
+        self.pool, self.asked, self._lock = pool, {}, threading.Lock()
         super().__init__(self.address, _Client)
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def submit(self, jobs: Iterable[Job], rank: int = 0) -> dict[str, Future[Event]]:
+        """As Pool.submit."""
+        jobs = list(jobs)
+        with self._lock:
+            self.asked |= self.pool.submit((job for job in jobs if job.run_id not in self.asked), rank)
+            return {job.run_id: self.asked[job.run_id] for job in jobs}
 
     def close(self) -> None:
         self.shutdown()
@@ -233,12 +246,14 @@ class _Client(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         jobs = [Job(**values) for values in json.loads(self.rfile.readline() or "[]")]
-        # A row that several notebooks show is forced once, not once a notebook.
-        jobs = [replace(job, force=job.force and job.run_id not in self.server.trained) for job in jobs]
         with contextlib.suppress(OSError, CancelledError):  # the kernel or the pool has ended; the runner says so
-            results = self.server.pool.run(jobs)
-            self.server.trained |= {run_id for run_id, event in results.items() if event["event"] == "finished"}
-            self.wfile.write(json.dumps(results).encode() + b"\n")
+            found = results(self.server.submit(jobs))
+            self.wfile.write(json.dumps(found).encode() + b"\n")
+
+
+def results(futures: dict[str, Future[Event]]) -> dict[str, Event]:
+    """Wait for runs: the last event of each (`finished` or `failed`) by run id."""
+    return {run_id: future.result() for run_id, future in futures.items()}
 
 
 def run_remotely(address: str, jobs: Iterable[Job]) -> dict[str, Event]:

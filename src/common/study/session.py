@@ -126,8 +126,8 @@ class Study:
         rows = list(rows)
         plans = self.plan(rows, seeds)
         by_id = {plan.run_id: plan for plan in plans}
-        wanted = [] if self.report_only else self._wanted(by_id)
-        failed = {run_id: event for run_id, event in self._train(wanted).items() if event["event"] == "failed"}
+        jobs = [] if self.report_only else self.jobs_for(plans)
+        failed = {run_id: event for run_id, event in self._train(jobs).items() if event["event"] == "failed"}
         records = self._read({run_id: plan for run_id, plan in by_id.items() if run_id not in failed})
         return self._results(rows, plans, records, failed)
 
@@ -155,10 +155,10 @@ class Study:
             what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
             raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
 
-    def _wanted(self, by_id: dict[str, Planned]) -> list[Job]:
+    def jobs_for(self, plans: Iterable[Planned]) -> list[Job]:
         """Jobs for what the store lacks, for what was trained on other data, and with --force for everything."""
         force, jobs = bool(os.environ.get(FORCE)), []
-        for run_id, plan in by_id.items():
+        for run_id, plan in {plan.run_id: plan for plan in plans}.items():
             if force or not self.store.present(run_id):
                 jobs.append(self._job(plan, force))
             elif changed := self.stale(self.store.get(run_id)):
