@@ -2,9 +2,9 @@
 
     python benchmarks/methods.py [--encoder NAME_OR_FOLDER] [--rounds N] [--json FILE] [--markdown FILE]
 
-Every method updates a model of its own on the same batches (a batch of each task, of the embedded corpus). Methods take
-turns, so that a busy machine slows all of them; a ratio is taken within a round, and what is printed is its median and
-the range of its middle half.
+Every method updates a model of its own on the same batches (a batch of each task, of the embedded corpus) in turn with
+the plain step, so that a busy machine slows both; a ratio is taken within a round, and what is printed is its median
+and the range of its middle half. The process has the memory settings of the study's workers.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from common.spec import (
     TaskSpec,
     WeightingSpec,
 )
+from common.study.execute import become_worker
 from common.training.loop import environment
 from common.training.step import Trainer
 
@@ -103,26 +104,26 @@ class Contestant:
 def measure(encoder: str, precision: str, engine: str, rounds: int) -> dict:
     """Per method: parameters added, median milliseconds per update, and its ratio to the plain step within a round."""
     folder, corpus = resolve_encoder(encoder), load("embedded")
-    field = {name: Contestant(spec, folder, corpus) for name, spec in methods(encoder, precision, engine).items()}
-    times: dict[str, list[float]] = {name: [] for name in field}
-    for number in range(-1, rounds):  # the first round warms up
-        for name, contestant in field.items():
-            taken = contestant.seconds(number)
-            if number >= 0:
-                times[name].append(taken)
-        print(f"round {number + 1} of {rounds}", flush=True)
-    plain = times[PLAIN]
+    specs = methods(encoder, precision, engine)
+    plain = Contestant(specs.pop(PLAIN), folder, corpus)
     found = {}
-    for name, contestant in field.items():
-        ratios = [a / b for a, b in zip(times[name], plain, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        added = contestant.parameters - field[PLAIN].parameters
+    for name, spec in specs.items():
+        pair = {PLAIN: plain, name: Contestant(spec, folder, corpus)}
+        times: dict[str, list[float]] = {PLAIN: [], name: []}
+        for number in range(-1, rounds):  # the first round warms up
+            for each in sorted(pair, reverse=number % 2):  # each goes first in every other round
+                taken = pair[each].seconds(number)
+                if number >= 0:
+                    times[each].append(taken)
+        low, middle, high = statistics.quantiles([a / b for a, b in zip(times[name], times[PLAIN], strict=True)], n=4)
         found[name] = {
-            "added": added,
+            "added": pair[name].parameters - plain.parameters,
             "ms": 1000 * statistics.median(times[name]),
+            "plain_ms": 1000 * statistics.median(times[PLAIN]),
             "ratio": middle,
             "range": [low, high],
         }
+        print(f"{name}: {middle:.2f}", flush=True)
     return {
         "encoder": encoder,
         "precision": precision,
@@ -163,4 +164,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    become_worker()
     main()

@@ -1,6 +1,6 @@
 """Time of one update against batch size, length and layers: straight lines, or what bends them.
 
-    python benchmarks/scaling.py [--encoder NAME] [--threads N] [--rounds N] [--json FILE]
+    python benchmarks/scaling.py [--encoder NAME] [--threads N] [--rounds N] [--json FILE] [--markdown FILE]
 
 Each point is the median over rounds of one update on sentences of one length, without padding. Points take turns within
 a round. Beside each stands the straight line through the smallest and the largest of its series.
@@ -22,6 +22,7 @@ from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
 from common.spec import RunSpec, TaskSpec
+from common.study.execute import become_worker
 from common.training.loop import environment
 from common.training.step import Trainer
 
@@ -81,6 +82,18 @@ def report(found: dict[str, list[dict]]) -> str:
     return "\n".join(lines)
 
 
+def markdown(found: dict[str, list[dict]]) -> str:
+    """The table of the README: times over that of the smallest point, and so the line through first and last."""
+    lines = ["| Grows | Points | Time | Straight line |", "|---|---|---|---|"]
+    for name, points in found.items():
+        xs, times = [point["x"] for point in points], [point["s"] / points[0]["s"] for point in points]
+        slope = (times[-1] - 1) / (xs[-1] - xs[0])
+        line = [1 + slope * (x - xs[0]) for x in xs]
+        cells = (", ".join(map(str, xs)), *(", ".join(f"{value:.2f}" for value in some) for some in (times, line)))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python benchmarks/scaling.py", description=main.__doc__)
@@ -88,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument("--rounds", type=int, default=9, help="rounds after the one that warms up (default: 9)")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
+    parser.add_argument("--markdown", type=Path, help="also write a table of ratios here")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
@@ -96,7 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         text = json.dumps({"series": found, "environment": environment()}, indent=1) + "\n"
         options.json.write_text(text, encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(found), encoding="utf-8")
 
 
 if __name__ == "__main__":
+    become_worker()
     main()

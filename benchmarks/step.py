@@ -37,6 +37,7 @@ from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
 from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
+from common.study.execute import become_worker
 from common.training import evaluate
 from common.training.loop import environment
 from common.training.step import Trainer
@@ -418,4 +419,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    become_worker()
     main()

@@ -1,10 +1,11 @@
 """What a whole study costs: `quick` from start to end with where its time goes, and time against rows, seeds, workers.
 
-    python benchmarks/study.py [--profile quick] [--grid] [--json FILE]
+    python benchmarks/study.py [--profile quick] [--grid] [--json FILE] [--markdown FILE]
 
 The first part runs the runner as a person would, in a folder of its own, and takes wall and processor time of all its
 processes; the records then say what training, evaluation and probes took. `--grid` trains growing sets of rows and
-seeds with one worker and with two, and prints each beside a straight line through the first and the last.
+seeds with one worker and with two, and prints each beside a straight line through the first and the last. The rows of
+the grid cost the same: they differ in how losses are weighted.
 """
 
 from __future__ import annotations
@@ -22,9 +23,15 @@ from pathlib import Path
 
 from common.paths import ROOT
 from common.spec import PROFILES
-from common.study import open_study, rows
+from common.study import open_study, row, rows
 from common.study.execute import local_pool
 
+EQUALLY_LONG = (
+    "swissbert_pair",
+    "swissbert_pair_learnable_weights",
+    "swissbert_pair_homoscedastic",
+    "swissbert_pair_awl_lr1e5",
+)
 GRID = ((1, 1, 1), (2, 1, 1), (4, 1, 1), (4, 2, 1), (4, 4, 1), (1, 1, 2), (2, 1, 2), (4, 1, 2), (4, 2, 2), (4, 4, 2))
 
 
@@ -54,7 +61,7 @@ def whole(profile: str) -> dict:
 
 def grid(profile: str) -> list[dict]:
     """Seconds to train so many rows and seeds with so many workers, the start of the workers told apart."""
-    models = rows("swissbert", "table2")
+    models = [row(name) for name in EQUALLY_LONG]
     found = []
     for count, seeds, jobs in GRID:
         with tempfile.TemporaryDirectory() as folder:
@@ -91,19 +98,34 @@ def report(found: dict) -> str:
     return "\n".join(lines)
 
 
+def markdown(grid: list[dict]) -> str:
+    """The table of the README: the grid's times over that of its first point."""
+    lines = ["| Rows | Seeds | Workers | Time | Per run and worker |", "|---:|---:|---:|---:|---:|"]
+    for point in grid:
+        times = point["s"] / grid[0]["s"]
+        each = times * point["workers"] / (point["rows"] * point["seeds"])
+        lines.append(f"| {point['rows']} | {point['seeds']} | {point['workers']} | {times:.2f} | {each:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python benchmarks/study.py", description=main.__doc__)
     parser.add_argument("--profile", default="quick", choices=("smoke", "quick"), help="default: quick")
     parser.add_argument("--grid", action="store_true", help="also time against rows, seeds and workers")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
+    parser.add_argument("--markdown", type=Path, help="also write the grid as a table of ratios here")
     options = parser.parse_args(arguments)
+    if options.markdown and not options.grid:
+        parser.error("--markdown writes the grid: give --grid too")
     found = {"profile": options.profile, "whole": whole(options.profile), "grid": []}
     if options.grid:
         found["grid"] = grid(options.profile)
     print(report(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if options.markdown:
+        options.markdown.write_text(markdown(found["grid"]), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ def test_methods_prints_one_line_per_method_with_parameters_and_ratio(tmp_path, 
     )
     found = json.loads(files["--json"].read_text())["methods"]
     names = METHODS["methods"]("tiny-random", "fp32")
-    assert list(found) == list(names) and len(names) >= 15
-    plain = found[METHODS["PLAIN"]]
-    assert plain["ratio"] == 1 and plain["added"] == 0 and all(line["ms"] > 0 for line in found.values())
+    assert [METHODS["PLAIN"], *found] == list(names) and len(names) >= 15
+    assert all(line["ms"] > 0 and line["plain_ms"] > 0 for line in found.values())
+    assert all(low <= line["ratio"] <= high for line in found.values() for low, high in [line["range"]])
+    assert found["uncertainty weights"]["added"] == 0 < found["separate encoding"]["added"]
     # PALs of three tasks: 2 H s + 3 L s^2 weights and H + s + 3 L s biases each, with H = 128, s = 32, L = 2.
     assert found["PALs"]["added"] == 3 * (2 * 128 * 32 + 3 * 2 * 32**2 + 128 + 32 + 3 * 2 * 32)
     assert files["--markdown"].read_text() in capsys.readouterr().out
@@ -71,7 +72,8 @@ def test_scaling_times_every_point_of_every_series(tmp_path, capsys, monkeypatch
         "layers": [(2, 8, 1), (2, 8, 2)],
     }
     monkeypatch.setitem(scaling["measure"].__globals__, "SERIES", few)
-    scaling["main"](["--encoder", "tiny-random", "--threads", "1", "--rounds", "2", "--json", str(tmp_path / "x.json")])
+    files = ["--json", str(tmp_path / "x.json"), "--markdown", str(tmp_path / "x.md")]
+    scaling["main"](["--encoder", "tiny-random", "--threads", "1", "--rounds", "2", *files])
     found = json.loads((tmp_path / "x.json").read_text())["series"]
     assert {name: [p["x"] for p in points] for name, points in found.items()} == {
         "batch size": [2, 4],
@@ -79,3 +81,24 @@ def test_scaling_times_every_point_of_every_series(tmp_path, capsys, monkeypatch
         "layers": [1, 2],
     }
     assert capsys.readouterr().out.count("straight line") == 6
+    assert (
+        scaling["markdown"]({"length": [{"x": 8, "s": 2.0}, {"x": 16, "s": 2.5}, {"x": 32, "s": 5.0}]}).splitlines()[-1]
+        == "| length | 8, 16, 32 | 1.00, 1.25, 2.50 | 1.00, 1.50, 2.50 |"
+    )
+    assert (tmp_path / "x.md").read_text() == scaling["markdown"](found)
+
+
+def test_study_shows_its_grid_as_ratios():
+    study = runpy.run_path(str(ROOT / "benchmarks" / "study.py"))
+    grid = [{"rows": 1, "seeds": 1, "workers": 1, "s": 4.0}, {"rows": 4, "seeds": 2, "workers": 2, "s": 20.0}]
+    assert study["markdown"](grid).splitlines()[2:] == ["| 1 | 1 | 1 | 1.00 | 1.00 |", "| 4 | 2 | 2 | 5.00 | 1.25 |"]
+
+
+def test_precision_shows_the_difference_beside_the_spread_over_seeds(capsys):
+    precision = runpy.run_path(str(ROOT / "benchmarks" / "precision.py"))
+    found = {"bf16": [0.50, 0.54], "fp32": [0.51, 0.55]}
+    text = precision["markdown"]({name: dict.fromkeys(precision["METRICS"], values) for name, values in found.items()})
+    assert text.splitlines()[2] == "| sst_acc | 0.5200 | 0.5300 | -0.0100 | 0.0283 | 0.0283 |"
+    with pytest.raises(SystemExit):
+        precision["main"](["--data", "x", "--seeds", "1"])
+    assert "at least two" in capsys.readouterr().err

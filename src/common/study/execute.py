@@ -278,6 +278,12 @@ def local_pool(jobs: int, threads: int | None) -> Pool:
     return pool
 
 
+def become_worker() -> None:
+    """Start this program again with the memory settings of a worker: what benchmarks measure is what workers do."""
+    if not os.environ.items() >= MEMORY_VARIABLES.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MEMORY_VARIABLES})
+
+
 def default_jobs(threads: int | None) -> int:
     """As many workers as fit on the cores this process may use; one when a run takes all of them."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
