@@ -42,16 +42,6 @@ def conflict_frame() -> pd.DataFrame:
     return pd.DataFrame(lines).assign(running=0.2, negative=0.25, mean=0.1)
 
 
-def history_frame() -> pd.DataFrame:
-    lines = [
-        {"row": name, "label": name, "seed": 0, "epoch": epoch, "metric": metric, "value": epoch / 10}
-        for name in ("siar_mtl_capped", "siar_joint", "siar_mtl_pcgrad")
-        for metric in ("sst_acc", "para_acc", "sts_corr")
-        for epoch in (1, 2, 3)
-    ]
-    return pd.DataFrame(lines)
-
-
 def toy_frame() -> pd.DataFrame:
     grid = [[w, "grid", x, y, x] for w in (0, 1) for x in (0.0, 0.4, 0.9) for y in (0.0, 1.0)]
     points = [[w, "point", x, 0.5, x] for w in (0, 1) for x in (0.0, 1.0)]
@@ -62,7 +52,6 @@ DRAWINGS = {
     smart.methods: methods_frame,
     smart.sweep: sweep_frame,
     smart.conflicts: conflict_frame,
-    smart.convergence: history_frame,
     smart.toy: toy_frame,
 }
 

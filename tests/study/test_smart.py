@@ -145,21 +145,6 @@ def test_the_gap_is_train_minus_dev_and_a_failed_row_is_marked() -> None:
     assert frame.loc[row(SMART).label].isna().sum() == 9
 
 
-def test_settling_is_the_spread_over_the_epochs_after_the_first() -> None:
-    quora = {1: 0.9, 2: 0.5, 3: 0.7, 4: 0.6}
-    lines = [
-        {"label": "x", "run_id": run, "metric": metric, "epoch": epoch, "value": number * scale}
-        for run, scale in (("a", 1.0), ("b", 2.0))
-        for metric in ("para_acc", "para_loss")
-        for epoch, number in quora.items()
-    ]
-    frame = smart.settling_frame(pd.DataFrame(lines))
-    assert frame.columns.tolist() == ["model", "Quora accuracy"]
-    assert frame["Quora accuracy"].tolist() == [pytest.approx(1.5 * np.std([0.5, 0.7, 0.6], ddof=1))]
-    single = pd.DataFrame([line for line in lines if line["epoch"] == 1])
-    assert smart.settling_frame(single).empty
-
-
 def test_no_record_at_all_breaks_no_frame() -> None:
     results = {name: replace(result(name), records=()) for name in (BASELINE, SMART, PCGRAD)}
     store = SimpleNamespace(probes=None, predictions=None)

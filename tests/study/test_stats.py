@@ -228,3 +228,29 @@ def test_a_table_printed_on_test_is_not_set_beside_dev_scores() -> None:
     assert of.split == "test" and np.isnan(frame.loc[of.id, ("SST accuracy", "here")])
     assert frame.loc[of.id, ("SST accuracy", "reported")] == of.reported["sst_acc"]
     assert "printed on test" in frame.loc[of.id, ("runs", "notes")]
+
+
+def test_spread_over_epochs_leaves_out_the_first_fifth_and_the_first() -> None:
+    values = {0: [9.0, 9.0, *[0.1, 0.3] * 4], 1: [9.0, 9.0, *[0.2, 0.6] * 4]}
+    lines = [
+        {"label": "m", "seed": seed, "epoch": epoch, "metric": metric, "value": number * scale}
+        for metric, scale in (("sst_acc", 1.0), ("para_acc", 2.0), ("para_loss", 5.0))
+        for seed, numbers in values.items()
+        for epoch, number in enumerate(numbers, 1)
+    ]
+    frame = pd.DataFrame(lines)
+    before = frame.copy(deep=True)
+    table = stats.epoch_spread(frame, ("para_acc", "sst_acc"))
+    assert table.columns.tolist()[:2] == [("", "model"), ("Quora accuracy", "sd over epochs")] and len(table) == 1
+    line = table.iloc[0]
+    expected = np.mean([np.std(numbers[2:], ddof=1) for numbers in values.values()])
+    assert line["SST accuracy", "sd over epochs"] == pytest.approx(expected)
+    assert line["Quora accuracy", "sd over epochs"] == pytest.approx(2 * expected)
+    assert line["SST accuracy", "sd over seeds"] == pytest.approx(np.std([0.3, 0.6], ddof=1))
+    assert (line["", "model"], line["", "epochs"], line["", "seeds"]) == ("m", 8, 2)
+    pd.testing.assert_frame_equal(frame, before)
+    short = stats.epoch_spread(frame[frame["epoch"] <= 4], ("sst_acc",)).iloc[0]  # a fifth of 4 is no whole epoch
+    assert short["", "epochs"] == 3
+    one = stats.epoch_spread(frame[(frame["epoch"] == 1) & (frame["seed"] == 0)], ("sst_acc",)).iloc[0]
+    assert one["", "model"] == "m" and np.isnan(one["SST accuracy", "sd over epochs"])
+    assert np.isnan(one["SST accuracy", "sd over seeds"])

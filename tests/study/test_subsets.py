@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -226,22 +225,3 @@ def test_conflicts_weigh_epochs_by_what_they_compared_and_tell_tasks_apart() -> 
     assert table.loc["SST and SST", ["compared", "mean cosine", "rate of conflicts"]].tolist() == pytest.approx(
         [4, 0.5, 0.25]
     )
-
-
-def test_spread_over_epochs_leaves_out_the_first_fifth() -> None:
-    values = {0: [9.0, 9.0, *[0.1, 0.3] * 4], 1: [9.0, 9.0, *[0.2, 0.6] * 4]}
-    lines = [
-        {"label": "m", "seed": seed, "epoch": epoch, "metric": metric, "value": number}
-        for metric in ("sst_acc", "para_acc")
-        for seed, numbers in values.items()
-        for epoch, number in enumerate(numbers, 1)
-    ]
-    frame = pd.DataFrame(lines)
-    before = copy.deepcopy(frame)
-    table = subsets.epoch_spread(frame).iloc[0]
-    expected = [np.std(numbers[2:], ddof=1) for numbers in values.values()]
-    assert table["sd over epochs"] == pytest.approx(np.mean(expected)) and table["epochs"] == 8
-    assert table["sd over seeds"] == pytest.approx(np.std([0.3, 0.6], ddof=1)) and table["seeds"] == 2
-    pd.testing.assert_frame_equal(frame, before)
-    one = subsets.epoch_spread(frame[(frame["epoch"] == 1) & (frame["seed"] == 0)]).iloc[0]
-    assert np.isnan(one["sd over epochs"]) and np.isnan(one["sd over seeds"])

@@ -61,6 +61,8 @@ METHOD_COLOURS = {
     "single sentences": _PALETTE[4],
     "random answers": _PALETTE[6],
 }
+# Rows of one method that share a figure: round robin, the joint step, and that with surgery.
+ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_joint": HERE_COLOUR, "siar_mtl_pcgrad": _PALETTE[3]}
 TASK_COLOURS = {"SST": _PALETTE[0], "Quora": _PALETTE[1], "STS": _PALETTE[2], "CFIMDB": _PALETTE[4]}
 SHARE_TITLES = {
     "cross": "to the other sentence",
@@ -234,17 +236,18 @@ def attention_by_layer(frame: pd.DataFrame) -> Figure:
 @styled
 def learning_curves(frame: pd.DataFrame) -> Figure:
     """Dev metrics after every epoch, one line a model, a band where there are several seeds."""
-    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.4)
-    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
+    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.6)
+    colours = {row["label"]: ROW_COLOURS.get(row["row"], METHOD_COLOURS[row["method"]]) for _, row in frame.iterrows()}
     for axis, (metric, title) in zip(axes, METRIC_TITLES.items(), strict=True):
         part = frame[frame["metric"] == metric]
         sns.lineplot(
             part, x="epoch", y="value", hue="label", style="label", markers=True, dashes=False, palette=colours,
             errorbar="sd", linewidth=2.2, markersize=8, legend=axis is axes[0], ax=axis,
         )  # fmt: skip
-        axis.set(title=title, xlabel="epoch", ylabel=title)
+        axis.set(title=title, xlabel="epoch", ylabel=f"{title} (dev)")
         axis.set_xticks(sorted(set(part["epoch"])))
     legend_below(figure, axes[0])
+    figure.suptitle(f"{count_noun(frame['seed'].nunique(), 'seed')}; bands: one sd over seeds", fontsize=12)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Figures of the SMART study: methods, the sweep of lambda, gradient conflicts, convergence, and a toy of Figure 2."""
+"""Figures of the SMART study: methods, the sweep of lambda, gradient conflicts, and a toy of Figure 2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.report.plots import HERE_COLOUR, METRIC_TITLES, count_noun, legend_below, panels, styled
+from common.report.plots import HERE_COLOUR, ROW_COLOURS, count_noun, legend_below, panels, styled
 from common.study.frames import HERE, REPORT
 from common.study.smart import OTHER_HEADS
 from common.study.stats import TASK_NAMES
@@ -16,9 +16,6 @@ from common.study.stats import TASK_NAMES
 _PALETTE = sns.color_palette("colorblind", 10).as_hex()
 TRAINED = {True: "here, trained on the task", False: "here, not trained on it"}
 TRAINED_COLOURS = {TRAINED[True]: HERE_COLOUR, TRAINED[False]: "#9fc5dd"}
-# Rows that share a figure: round robin, the joint step, the joint step with surgery.
-ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_mtl_pcgrad": _PALETTE[3]}
-JOINT_COLOUR = _PALETTE[0]
 DIAMOND = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5, "legend": False}
 
 
@@ -79,7 +76,7 @@ def conflicts(frame: pd.DataFrame) -> Figure:
     for axis, pair in zip(axes, pairs, strict=True):
         rows = frame[frame["pair"] == pair].groupby(["row", "label"], sort=False)
         for place, ((row, label), part) in enumerate(rows):
-            style = {"x": "update", "color": ROW_COLOURS.get(row, JOINT_COLOUR), "ax": axis}
+            style = {"x": "update", "color": ROW_COLOURS.get(row, HERE_COLOUR), "ax": axis}
             sns.scatterplot(part, y="cosine", s=9, alpha=0.3, linewidth=0, legend=False, **style)
             sns.lineplot(part, y="running", errorbar=None, linewidth=2.5, label=label, **style)
             shares = f"{100 * part['negative'].iloc[0]:.0f} % below 0, mean {part['mean'].iloc[0]:+.2f}"
@@ -90,24 +87,6 @@ def conflicts(frame: pd.DataFrame) -> Figure:
         axis.get_legend().set_visible(False)
     legend_below(figure, axes[0])
     figure.suptitle(f"Dots: updates, lines: running mean; {_seeds(frame)}", fontsize=12)
-    return figure
-
-
-@styled
-def convergence(frame: pd.DataFrame) -> Figure:
-    """Dev metrics after every epoch, one line a row, band over seeds (the report's Figure A.5)."""
-    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.6)
-    colours = {line["label"]: ROW_COLOURS.get(line["row"], JOINT_COLOUR) for _, line in frame.iterrows()}
-    for axis, (metric, title) in zip(axes, METRIC_TITLES.items(), strict=True):
-        part = frame[frame["metric"] == metric]
-        sns.lineplot(
-            part, x="epoch", y="value", hue="label", style="label", palette=colours, markers=True, dashes=False,
-            errorbar="sd", linewidth=2.2, markersize=8, ax=axis,
-        )  # fmt: skip
-        axis.set(title=title, xlabel="epoch", ylabel=f"{title} (dev)", xticks=sorted(set(part["epoch"])))
-        axis.get_legend().set_visible(False)
-    legend_below(figure, axes[0])
-    figure.suptitle(f"{_seeds(frame)}; bands: one sd over seeds", fontsize=12)
     return figure
 
 

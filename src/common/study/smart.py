@@ -122,15 +122,6 @@ def conflict_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().rename(columns=names)
 
 
-def settling_frame(history: pd.DataFrame) -> pd.DataFrame:
-    """Standard deviation of each dev metric over the epochs after the first, mean over seeds, one line per row."""
-    late = history[(history["epoch"] > 1) & history["metric"].isin(SCORES)]
-    spread = late.groupby(["label", "metric", "run_id"], sort=False)["value"].std()
-    table = spread.groupby(["label", "metric"], sort=False).mean().unstack()
-    table = table[[metric for metric in SCORES if metric in table]].rename(columns=METRICS)
-    return table.rename_axis(None, axis=1).rename_axis("model").reset_index()
-
-
 def gap_frame(results: Results) -> pd.DataFrame:
     """Each metric on the training examples, on dev, and their difference, means over seeds; one line per row."""
     train, dev = (metric_frame(results, SCORES, split) for split in ("train", "dev"))

@@ -354,3 +354,26 @@ def history_frame(results: Results) -> pd.DataFrame:
                 lines.append(known | {"epoch": entry["epoch"], "metric": name, "value": number})
     columns = ["row", "label", "method", "run_id", "seed", "epoch", "metric", "value"]
     return pd.DataFrame(lines, columns=columns).astype({"value": float})
+
+
+def epoch_spread(history: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
+    """How far dev metrics move late in training, one line a model: standard deviation over the epochs after the first
+    fifth, and after the first (mean over seeds; Gu judges epochs 3 to 10 of 10), and over the seeds of the last epoch.
+
+    Args:
+        history: of `history_frame`.
+        metrics: keys of METRICS that every model has.
+    """
+    part = history[history["metric"].isin(metrics)]
+    last, keys = part["epoch"].max(), ["label", "metric"]
+    late = part[part["epoch"] > max(1, last / 5)]
+    over_epochs = late.groupby([*keys, "seed"], sort=False)["value"].std().groupby(keys, sort=False).mean()
+    over_seeds = part[part["epoch"] == last].groupby(keys, sort=False)["value"].std()
+    spreads = pd.DataFrame({"sd over epochs": over_epochs, "sd over seeds": over_seeds})
+    table = spreads.unstack("metric").swaplevel(axis=1).rename(columns=METRICS, level=0)
+    columns = pd.MultiIndex.from_product([[METRICS[metric] for metric in metrics], spreads.columns])
+    table = table.reindex(list(dict.fromkeys(part["label"])), columns=columns)
+    facts = {"model": table.index, "epochs": late["epoch"].nunique(), "seeds": part["seed"].nunique()}
+    for place, (name, values) in enumerate(facts.items()):
+        table.insert(0 if place == 0 else len(table.columns), ("", name), values)
+    return table

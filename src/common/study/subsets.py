@@ -183,17 +183,6 @@ def conflict_frame(results: Results) -> pd.DataFrame:
     return sums[["pairs"]].assign(**means).rename(columns={"pairs": "compared"}).reset_index()
 
 
-def epoch_spread(history: pd.DataFrame, metric: str = "sst_acc") -> pd.DataFrame:
-    """Standard deviation of a dev metric over the last four fifths of the epochs of a run (mean over its seeds; Gu
-    judges epochs 3 to 10 of 10), and over the seeds of the last epoch."""
-    part = history[history["metric"] == metric].rename(columns={"label": "model"})
-    late = part[part["epoch"] > part["epoch"].max() / 5]
-    over_epochs = late.groupby(["model", "seed"], sort=False)["value"].std().groupby("model", sort=False).mean()
-    over_seeds = late[late["epoch"] == late["epoch"].max()].groupby("model", sort=False)["value"].std()
-    facts = {"epochs": late["epoch"].nunique(), "seeds": late["seed"].nunique()}
-    return pd.DataFrame({"sd over epochs": over_epochs, "sd over seeds": over_seeds}).assign(**facts).reset_index()
-
-
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
