@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from pathlib import Path
@@ -101,8 +102,9 @@ def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Pa
         NotebookError: a cell raised, or the kernel died.
     """
     partial.parent.mkdir(parents=True, exist_ok=True)
-    # Sockets in a folder of ours cannot meet another program's port, nor be reached by another user.
-    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / "kernel")}})
+    # Sockets in a folder of ours cannot meet another program's port, nor be reached by another user; a name of its own
+    # keeps a kernel from those of others at once.
+    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / uuid.uuid4().hex[:8])}})
     call = functools.partial(
         papermill.execute_notebook,
         _literal(path),

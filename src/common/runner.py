@@ -20,7 +20,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -192,9 +192,10 @@ def _training(study: Study, force: bool, tally: Tally) -> Iterator[Broker]:
 
 
 def _run_notebooks(chosen: list[Path], study: Study, broker: Broker | None, folder: Path, tally: Tally) -> None:
-    """Train (where there is a broker) and publish each notebook; one that fails is told and stops no other."""
+    """Train (where there is a broker) and publish each notebook, as many at once as runs; none stops another."""
     runs = {p: broker.submit(study.jobs_for(_announced(study, p)), rank) for rank, p in enumerate(chosen) if broker}
-    for path in chosen:
+
+    def publish(path: Path) -> bool:
         started, partial = time.monotonic(), study.places.build / f"{path.stem}.partial.ipynb"
         try:
             with _alone(path, study):
@@ -202,12 +203,15 @@ def _run_notebooks(chosen: list[Path], study: Study, broker: Broker | None, fold
                 notebooks.publish(node, study.places.notebooks / path.name)
                 partial.unlink()
         except (notebooks.NotebookError, StudyError) as error:
-            tally.failed.append(path.stem)
             tqdm.write(f"FAILED {error}", file=sys.stderr)
-        else:
-            tally.published.append(path.stem)
-            tqdm.write(f"{path.stem}: done in {time.monotonic() - started:.0f} s")
-            sys.stdout.flush()
+            return False
+        tqdm.write(f"{path.stem}: done in {time.monotonic() - started:.0f} s")
+        sys.stdout.flush()
+        return True
+
+    # Not as a context, which would wait for every notebook when a signal ends this one.
+    for path, is_published in zip(chosen, ThreadPoolExecutor(study.jobs).map(publish, chosen), strict=True):
+        (tally.published if is_published else tally.failed).append(path.stem)
 
 
 def _executed(
