@@ -70,27 +70,29 @@ def measure(encoder: str, rounds: int) -> dict[str, list[dict]]:
     return found
 
 
+def straight_line(points: list[dict]) -> list[float]:
+    """Seconds at every point on the line through the first and the last."""
+    first, last = points[0], points[-1]
+    slope = (last["s"] - first["s"]) / (last["x"] - first["x"])
+    return [first["s"] + slope * (point["x"] - first["x"]) for point in points]
+
+
 def report(found: dict[str, list[dict]]) -> str:
     """One line per point."""
     lines = []
     for name, points in found.items():
-        first, last = points[0], points[-1]
-        slope = (last["s"] - first["s"]) / (last["x"] - first["x"])
-        for point in points:
-            line = first["s"] + slope * (point["x"] - first["x"])
+        for point, line in zip(points, straight_line(points), strict=True):
             lines.append(f"{name:10} {point['x']:4d}: {1000 * point['s']:7.1f} ms, straight line {1000 * line:7.1f} ms")
     return "\n".join(lines)
 
 
 def markdown(found: dict[str, list[dict]]) -> str:
-    """The table of the README: times over that of the smallest point, and so the line through first and last."""
+    """The table of the README: times, and the line through first and last, over the time of the first point."""
     lines = ["| Grows | Points | Time | Straight line |", "|---|---|---|---|"]
     for name, points in found.items():
-        xs, times = [point["x"] for point in points], [point["s"] / points[0]["s"] for point in points]
-        slope = (times[-1] - 1) / (xs[-1] - xs[0])
-        line = [1 + slope * (x - xs[0]) for x in xs]
-        cells = (", ".join(map(str, xs)), *(", ".join(f"{value:.2f}" for value in some) for some in (times, line)))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        series = [point["s"] for point in points], straight_line(points)
+        cells = [", ".join(f"{seconds / points[0]['s']:.2f}" for seconds in some) for some in series]
+        lines.append(f"| {name} | {', '.join(str(point['x']) for point in points)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -373,7 +373,6 @@ def epoch_spread(history: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
     table = spreads.unstack("metric").swaplevel(axis=1).rename(columns=METRICS, level=0)
     columns = pd.MultiIndex.from_product([[METRICS[metric] for metric in metrics], spreads.columns])
     table = table.reindex(list(dict.fromkeys(part["label"])), columns=columns)
-    facts = {"model": table.index, "epochs": late["epoch"].nunique(), "seeds": part["seed"].nunique()}
-    for place, (name, values) in enumerate(facts.items()):
-        table.insert(0 if place == 0 else len(table.columns), ("", name), values)
+    table.insert(0, ("", "model"), table.index)
+    table["", "epochs"], table["", "seeds"] = late["epoch"].nunique(), part["seed"].nunique()
     return table
