@@ -1,10 +1,11 @@
 """What each method costs beside the plain joint step: parameters added, time per update, both from one run.
 
-    python benchmarks/methods.py [--encoder NAME_OR_FOLDER] [--rounds N] [--json FILE] [--markdown FILE]
+    python benchmarks/methods.py [--data FOLDER] [--encoder NAME_OR_FOLDER] [--rounds N] [--json FILE] [--markdown FILE]
 
-Every method updates a model of its own on the same batches (a batch of each task, of the embedded corpus) in turn with
-the plain step, so that a busy machine slows both; a ratio is taken within a round, and what is printed is its median
-and the range of its middle half. The process has the memory settings of the study's workers.
+Every method updates a model of its own on the same batches (a batch of each task) in turn with the plain step, so that
+a busy machine slows both; a ratio is taken within a round, and what is printed is its median and the range of its
+middle half. The process has the memory settings of the study's workers. What a method adds to every update weighs more
+beside short texts, as those of the embedded corpus are.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 
 from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer, stateless_generator
 from common.data.sources import load
+from common.data.sources import name as source_name
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
@@ -101,9 +103,9 @@ class Contestant:
         return (time.perf_counter() - started) / UPDATES
 
 
-def measure(encoder: str, precision: str, engine: str, rounds: int) -> dict:
+def measure(encoder: str, data: str, precision: str, engine: str, rounds: int) -> dict:
     """Per method: parameters added, median milliseconds per update, and its ratio to the plain step within a round."""
-    folder, corpus = resolve_encoder(encoder), load("embedded")
+    folder, corpus = resolve_encoder(encoder), load(data)
     specs = methods(encoder, precision, engine)
     plain = Contestant(specs.pop(PLAIN), folder, corpus)
     found = {}
@@ -126,6 +128,7 @@ def measure(encoder: str, precision: str, engine: str, rounds: int) -> dict:
         print(f"{name}: {middle:.2f}", flush=True)
     return {
         "encoder": encoder,
+        "data": source_name(data),
         "precision": precision,
         "rounds": rounds,
         "methods": found,
@@ -145,6 +148,7 @@ def markdown(found: dict) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python benchmarks/methods.py", description=main.__doc__)
+    parser.add_argument("--data", default="embedded", help="embedded, or a CS224N data folder (default: embedded)")
     parser.add_argument("--encoder", default="minilm-l6", help="a known name or a folder (default: minilm-l6)")
     parser.add_argument("--precision", default="bf16", choices=("bf16", "fp32"), help="of the encoder (default: bf16)")
     parser.add_argument("--engine", default="fast", choices=("plain", "fast"), help="default: fast, as the profiles")
@@ -156,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--rounds must be at least 2")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    found = measure(options.encoder, options.precision, options.engine, options.rounds)
+    found = measure(options.encoder, options.data, options.precision, options.engine, options.rounds)
     print(markdown(found))
     for path, text in ((options.json, json.dumps(found, indent=1) + "\n"), (options.markdown, markdown(found))):
         if path:

@@ -16,6 +16,7 @@ goes, with what it would take if all matrix products ran at the measured peak.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import math
@@ -206,6 +207,7 @@ def peak_flops(dtype: torch.dtype, size: int = 2048, repeats: int = 12) -> float
 def memory_peak(work: Callable[[], None]) -> int:
     """Bytes that the process grew by at most while working (Linux: the kernel's high-water mark)."""
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else what others freed is used again, and does not count
     Path("/proc/self/clear_refs").write_text("5")  # resets the mark
     before = _status("VmRSS")
     work()
