@@ -102,3 +102,12 @@ def test_precision_shows_the_difference_beside_the_spread_over_seeds(capsys):
     with pytest.raises(SystemExit):
         precision["main"](["--data", "x", "--seeds", "1"])
     assert "at least two" in capsys.readouterr().err
+
+
+def test_memory_that_others_freed_counts_as_growth():
+    blocks = [b"x" * 2**16 for _ in range(1600)]
+    last = blocks.pop()  # keeps the heap from shrinking by itself when the others go
+    blocks.clear()
+    step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
+    grown = step["memory_peak"](lambda: [b"y" * 2**16 for _ in range(800)])
+    assert 45 * 2**20 < grown < 60 * 2**20 and last
