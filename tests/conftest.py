@@ -12,7 +12,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def damage_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def damage_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Have `common.study.reported` (or a module beside it) read a copy in which a text that stands once is another."""
 
     def damage(name: str, old: str, new: str, module: ModuleType = reported) -> None:
@@ -49,8 +49,10 @@ def damage_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         assert text.count(old) == 1
         (folder / name).write_text(text.replace(old, new), encoding="utf-8")
         monkeypatch.setattr(module, "files", lambda package: folder)
+        reported._table.cache_clear()
 
-    return damage
+    yield damage
+    reported._table.cache_clear()
 
 
 @pytest.fixture(autouse=True)

@@ -90,6 +90,7 @@ def distances(frame: pd.DataFrame) -> Figure:
         sizes = part["end"].value_counts() // part["seed"].nunique()
         legend = axis.get_legend()
         legend.set_title(None)
+        legend.set_loc("best")
         for text in legend.get_texts():
             text.set_text(f"{text.get_text()}, n = {sizes[text.get_text()]:,}")
         axis.set(title=f"{model}\n{TASK_NAMES[task]} dev", ylabel="share of pairs at most so far apart", xlim=(0, None))

@@ -103,6 +103,7 @@ def save(lab: Study, name: str, figure: Figure, data: pd.DataFrame, caption: str
     with mpl.rc_context(STYLE):
         facts = {"Description": caption, "Source": ", ".join(runs)}
         figure.savefig(png, format="png", dpi=DPI, metadata={**facts, "Software": None})
+        figure.set_layout_engine("none")  # the places found for one file hold for the other
         figure.savefig(svg, format="svg", metadata={**facts, "Date": None, "Creator": None})
     folder = lab.places.figures
     atomic_write(folder / f"{name}.png", png.getvalue())
@@ -169,8 +170,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
         axis.margins(x=0.08)
         axis.axvline(0, color="black", linewidth=0.8)
-    seeds = frame["seed"].dropna().nunique()
-    figure.suptitle(f"Bars: here, dots: {count_noun(seeds, 'seed')}; diamonds: the report's value", fontsize=12)
+    figure.suptitle(f"Bars: here, dots: {count_seeds(frame)}; diamonds: the report's value", fontsize=12)
     return figure
 
 
@@ -247,7 +247,7 @@ def learning_curves(frame: pd.DataFrame) -> Figure:
         axis.set(title=title, xlabel="epoch", ylabel=f"{title} (dev)")
         axis.set_xticks(sorted(set(part["epoch"])))
     legend_below(figure, axes[0])
-    figure.suptitle(f"{count_noun(frame['seed'].nunique(), 'seed')}; bands: one sd over seeds", fontsize=12)
+    figure.suptitle(count_seeds(frame, "; bands: one standard deviation"), fontsize=12)
     return figure
 
 
@@ -268,8 +268,7 @@ def loss_factors(frame: pd.DataFrame) -> Figure:
     for axis in axes[len(labels) :]:
         axis.remove()
     legend_below(figure, axes[0])
-    seeds = count_noun(frame["seed"].nunique(), "seed")
-    figure.suptitle(f"What multiplies each task's loss, {seeds}", fontsize=12)
+    figure.suptitle(f"What multiplies each task's loss, {count_seeds(frame)}", fontsize=12)
     return figure
 
 
@@ -312,6 +311,12 @@ def legend_below(figure: Figure, axis: Axes) -> None:
 def _dashes(frame: pd.DataFrame) -> dict[str, object]:
     """Untrained controls are dashed."""
     return {row["label"]: (3, 2) if row["method"] == "untrained" else "" for _, row in frame.iterrows()}
+
+
+def count_seeds(frame: pd.DataFrame, if_several: str = "") -> str:
+    """How many seeds a frame shows, and what is to be said of several."""
+    number = frame["seed"].nunique()
+    return count_noun(number, "seed") + if_several * (number > 1)
 
 
 def count_noun(number: int, noun: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.report.plots import HERE_COLOUR, ROW_COLOURS, count_noun, legend_below, panels, styled
+from common.report.plots import HERE_COLOUR, ROW_COLOURS, count_seeds, legend_below, panels, styled
 from common.study.frames import HERE, REPORT
 from common.study.smart import OTHER_HEADS
 from common.study.stats import TASK_NAMES
@@ -38,7 +38,7 @@ def methods(frame: pd.DataFrame) -> Figure:
     handles = [Line2D([], [], linewidth=9, color=colour, label=name) for name, colour in TRAINED_COLOURS.items()]
     constant = Line2D([], [], color="black", linestyle=":", label="a constant answer (STS: r = 0)")
     figure.legend(handles=[*handles, _diamond(), constant], loc="outside lower center", ncols=2)
-    figure.suptitle(f"Dots: {_seeds(frame)}", fontsize=12)
+    figure.suptitle(f"Dots: {count_seeds(frame)}", fontsize=12)
     return figure
 
 
@@ -61,9 +61,8 @@ def sweep(frame: pd.DataFrame) -> Figure:
         axis.set(title=metric, xlabel="lambda (0 apart, then a log scale)", ylabel=metric)
         legend |= {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     figure.legend(handles=[*legend.values(), _diamond()], loc="outside lower center", ncols=3)
-    figure.suptitle(
-        f"SMART on SST alone, {_seeds(frame)}; dashed: lambda 0; nothing here is trained on Quora or STS", fontsize=12
-    )
+    title = f"SMART on SST alone, {count_seeds(frame)}; dashed: lambda 0; nothing here is trained on Quora or STS"
+    figure.suptitle(title, fontsize=12)
     return figure
 
 
@@ -86,7 +85,7 @@ def conflicts(frame: pd.DataFrame) -> Figure:
         axis.set(title=names, xlabel="update", ylabel="cosine of the two gradients", ylim=(-limit, 1.3 * limit))
         axis.get_legend().set_visible(False)
     legend_below(figure, axes[0])
-    figure.suptitle(f"Dots: updates, lines: running mean; {_seeds(frame)}", fontsize=12)
+    figure.suptitle(f"Dots: updates, lines: running mean; {count_seeds(frame)}", fontsize=12)
     return figure
 
 
@@ -126,7 +125,3 @@ def _curve(part: pd.DataFrame, axis: Axes, colour: str, label: str, marker: str)
 def _diamond() -> Line2D:
     looks = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 1.6}
     return Line2D([], [], linestyle="", marker="D", markersize=8, label="report", **looks)
-
-
-def _seeds(frame: pd.DataFrame) -> str:
-    return count_noun(frame["seed"].dropna().nunique(), "seed")

@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.report.plots import HERE_COLOUR, METHOD_COLOURS, REPORT_COLOUR, count_noun, legend_below, panels, styled
+from common.report.plots import HERE_COLOUR, METHOD_COLOURS, REPORT_COLOUR, count_seeds, legend_below, panels, styled
 from common.study.frames import HERE, REPORT
 from common.study.stepwise import KEPT, LEFT, START
 
@@ -50,9 +50,8 @@ def curves(frame: pd.DataFrame) -> Figure:
     )  # fmt: skip
     axis.set(xlabel="epoch", ylabel=AXIS_LABELS[frame["metric"].iloc[0]])
     axis.set_xticks(sorted(set(frame["epoch"])))
-    seeds = frame["seed"].nunique()
-    band = "; band: one standard deviation" if seeds > 1 else ""
-    axis.set_title(f"{count_noun(seeds, 'seed')}{band}; solid: on the way to Model H", fontsize=12)
+    counted = count_seeds(frame, "; bands: one standard deviation")
+    axis.set_title(f"{counted}; solid: on the way to Model H", fontsize=12)
     legend_below(figure, axis)
     _letters(axis, frame)
     return figure
@@ -70,7 +69,7 @@ def waterfall(frame: pd.DataFrame) -> Figure:
             _step(axis, place, bar, steps.index.get_indexer([steps.loc[label, "over"]])[0], steps.loc[label, "role"])
             seeds = ours.loc[ours["label"] == label, "gain"]
             axis.plot([place] * len(seeds), bar["start"] + seeds, "k.", markersize=6 if len(seeds) > 1 else 0)
-        count = f"here, {count_noun(ours['seed'].nunique(), 'seed')}" if source == HERE else "as the report prints it"
+        count = f"here, {count_seeds(ours)}" if source == HERE else "as the report prints it"
         axis.set(title=count, xlabel="model", ylabel="overall dev score, raw")
         axis.set_xticks(range(len(steps)), [label.removeprefix("Model ") for label in steps.index])
         axis.margins(y=0.08)
@@ -89,7 +88,7 @@ def random_heads(frame: pd.DataFrame) -> Figure:
         axis.axvline(part["reported"].iloc[0], color=REPORT_COLOUR, linestyle="--", label="reported baseline")
         axis.axvline(part["best_model"].mean(), color="black", linewidth=2, label="Model H here")
         axis.set(xlabel=AXIS_LABELS[name], ylabel="number of the draw", yticks=range(0, part["draw"].max() + 1, 5))
-    count = f"{frame['draw'].nunique()} random heads, {count_noun(frame['seed'].nunique(), 'seed')}"
+    count = f"{frame['draw'].nunique()} random heads, {count_seeds(frame)}"
     figure.suptitle(f"The baseline with {count}", fontsize=12)
     legend_below(figure, axes[0])
     return figure

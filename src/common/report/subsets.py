@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.report.plots import METHOD_COLOURS, count_noun, panels, styled
+from common.report.plots import METHOD_COLOURS, count_seeds, panels, styled
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "p", "*")
 DASHES = ("-", "--", ":", "-.")
@@ -33,9 +33,8 @@ def thresholds(frame: pd.DataFrame) -> Figure:
             **looks,
         )  # fmt: skip
         axis.scatter(first["threshold"], first["reported"], **HOLLOW | {"marker": marker})
-    seeds = count_noun(frame["seed"].nunique(), "seed")
     axis.set(xlabel="cosine above which a pair counts as paraphrase", ylabel="Quora dev accuracy", xlim=(-0.15, 1.03))
-    axis.set_title(f"Markers: thresholds of the rows, hollow: as reported; {seeds}", fontsize=12)
+    axis.set_title(f"Markers: thresholds of the rows, hollow: as reported; {count_seeds(frame)}", fontsize=12)
     _legend(figure, axis)
     return figure
 
@@ -63,7 +62,7 @@ def accuracy(frame: pd.DataFrame) -> Figure:
     _legend(figure, axes[0])
     for axis in axes[1:]:
         axis.get_legend().remove()
-    figure.suptitle(f"Diamonds: the report's value; {count_noun(frame['seed'].nunique(), 'seed')}", fontsize=12)
+    figure.suptitle(f"Diamonds: the report's value; {count_seeds(frame)}", fontsize=12)
     return figure
 
 
@@ -78,7 +77,7 @@ def over_epochs(frame: pd.DataFrame) -> Figure:
         markers=True, linewidth=2, markersize=9, ax=axis,
     )  # fmt: skip
     axis.set(xlabel="epoch", ylabel="SST dev accuracy", xticks=sorted(set(part["epoch"])))
-    axis.set_title(f"One line a model and seed; {count_noun(part['seed'].nunique(), 'seed')}", fontsize=12)
+    axis.set_title(count_seeds(part, ", a line each"), fontsize=12)
     _legend(figure, axis)
     return figure
 

@@ -24,6 +24,7 @@ labels); ours is then missing, and the term stays.
 from __future__ import annotations
 
 import csv
+import functools
 import math
 import re
 from collections.abc import Iterator
@@ -213,9 +214,10 @@ def claims(report: str, rows: list[str] | None = None) -> list[Claim]:
     return [claim for claim in found if {row for term in claim.terms for row in (term.a, term.b)} <= set(rows)]
 
 
-def _table(report: str, table: str) -> Iterator[dict[str, str]]:
+@functools.cache  # asked several times for every row of every experiments file
+def _table(report: str, table: str) -> list[dict[str, str]]:
     lines = (line for _, line in _lines("printed.csv", PRINTED_COLUMNS))
-    return (line for line in lines if (line["report"], line["table"]) == (report, table))
+    return [line for line in lines if (line["report"], line["table"]) == (report, table)]
 
 
 def _claim(file: str, entry: dict, printed_rows: set[str]) -> Claim:
