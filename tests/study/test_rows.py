@@ -1,6 +1,9 @@
 """Rows as data: what experiments/*.yaml gives, and what it refuses."""
 
 import importlib
+import os
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -55,6 +58,17 @@ def test_a_dropped_task_is_one_change():
     found = changes(row("swissbert_zero_shot_cosine"), row("swissbert_cosine_similarity"))
     assert found["tasks.sst"] == (True, False)
     assert not any(key.startswith("tasks.sst.") for key in found)
+
+
+def test_changes_stand_in_one_order_whatever_strings_hash_to():
+    code = "from common.study.rows import changes, row; m = row('gu_ensembling'); print([*changes(m, row(m.base))])"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("0", "1")
+    }
+    assert len(found) == 1 and b"tasks.para" in found.pop()
 
 
 def test_a_part_that_only_one_row_has_is_one_change():

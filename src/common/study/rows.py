@@ -100,7 +100,7 @@ def changes(of: Row, base: Row) -> dict[str, tuple[object, object]]:
         return {}
     theirs, ours = _flat(to_dict(base.specs[0])), _flat(to_dict(of.specs[0]))
     names = [{task.name for task in row.specs[0].tasks} for row in (base, of)]
-    one_sided = {f"tasks.{name}": tuple(name in held for held in names) for name in names[0] ^ names[1]}
+    one_sided = {f"tasks.{name}": tuple(name in held for held in names) for name in sorted(names[0] ^ names[1])}
     for name in [*theirs, *ours]:
         if None in (theirs.get(name, ""), ours.get(name, "")):  # None on one side hides the parts of the other
             for values in (theirs, ours):
