@@ -89,10 +89,10 @@ def distances(frame: pd.DataFrame) -> Figure:
         sns.ecdfplot(part, x="distance", hue="end", hue_order=order, palette=END_COLOURS, linewidth=2.4, ax=axis)
         sizes = part["end"].value_counts() // part["seed"].nunique()
         legend = axis.get_legend()
-        legend.set_title(None)
-        legend.set_loc("best")
         for text in legend.get_texts():
             text.set_text(f"{text.get_text()}, n = {sizes[text.get_text()]:,}")
+        below = {"bbox_to_anchor": (0.5, -0.16), "ncols": len(order), "title": None}  # a curve may cross any corner
+        sns.move_legend(axis, "upper center", columnspacing=1.2, handlelength=1.5, **below)
         axis.set(title=f"{model}\n{TASK_NAMES[task]} dev", ylabel="share of pairs at most so far apart", xlim=(0, None))
         axis.set_xlabel("Euclidean distance in the full space")
     return figure
