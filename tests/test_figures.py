@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from panel_checks import check_panel
 
 from common.paths import ROOT
-from common.report.panels import check_panel
 from common.study import reported
 
 STEMS = [panel.drawn for panel in reported.panels()]

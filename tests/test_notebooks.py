@@ -13,7 +13,8 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
-from common.notebooks import planned
+from common.notebooks import cards, planned
+from common.runner import CARDS
 from common.study.rows import row, rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -123,6 +124,13 @@ def test_every_saved_table_is_checked_and_no_measured_number_is_typed(path: str)
 def test_announced_rows_exist(path: str) -> None:
     for entry in planned(ROOT / path):
         assert rows(*entry) if len(entry) == 2 else row(*entry)
+
+
+@each_source
+def test_cards_that_a_notebook_names_are_announced(path: str) -> None:
+    announced = cards(ROOT / path)
+    named = {name for cell in code(read(path)) for name in re.findall(r"\b(\w+)_card\(", cell.source)}
+    assert named <= set(announced) <= set(CARDS) and len(set(announced)) == len(announced)
 
 
 @each_source

@@ -43,10 +43,12 @@ RUN = (
 Call = Callable[..., subprocess.CompletedProcess]
 
 
-def notebook(path: Path, cells: list[str], parameters: str = PARAMETERS, kernel: str = "python3") -> None:
+def notebook(
+    path: Path, cells: list[str], parameters: str = PARAMETERS, kernel: str = "python3", rows=ROWS, cards=()
+) -> None:
     code = [v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
     kernelspec = {"name": kernel, "display_name": "Python 3", "language": "python"}
-    metadata = {"kernelspec": kernelspec, "study": {"rows": ROWS}}
+    metadata = {"kernelspec": kernelspec, "study": {"rows": rows, "cards": cards}}
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(v4.new_notebook(cells=[v4.new_markdown_cell("# A study"), *code], metadata=metadata), path)
 
@@ -120,6 +122,22 @@ def test_a_variant_that_no_metadata_announces_is_trained_and_published(finished:
     assert "FAILED" not in done.stderr
     copy = nbformat.read(published(tmp_path / "out") / "01_variant.ipynb", as_version=4)
     assert json.loads(copy.cells[-1].outputs[0].text) == [1, 1]
+
+
+@pytest.mark.parametrize(("cards", "times"), [(["data"], 1), ([], 3)])
+def test_a_notebook_whose_cards_are_announced_is_executed_once(cards: list[str], times: int, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    cells = [OPEN, f'open({str(count)!r}, "a").write("x")', 'print(study.data_card(lab)["counts"]["sst"])']
+    notebook(tmp_path / "notebooks" / "00_card.ipynb", cells, rows=[], cards=cards)
+    call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke")
+    assert count.read_text() == times * "x"
+
+
+def test_a_card_that_nothing_makes_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
+    notebook(tmp_path / "00_card.ipynb", [OPEN], rows=[], cards=["date"])
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    assert runner.main(["--profile", "smoke", "--dry-run"]) == runner.INPUT
+    assert "announces a card 'date'" in capsys.readouterr().err
 
 
 def test_a_failed_run_keeps_its_notebook_unpublished_and_is_tried_once(tmp_path: Path) -> None:
@@ -261,7 +279,7 @@ def test_wrong_input_is_refused_with_a_hint(
 def test_a_notebook_of_another_kernel_is_refused(kernel: str, tmp_path: Path) -> None:
     notebook(tmp_path / "01_x.ipynb", [], kernel=kernel)
     with pytest.raises(StudyError, match=kernel):
-        notebooks.check(tmp_path / "01_x.ipynb", {})
+        notebooks.check(tmp_path / "01_x.ipynb", {}, {})
 
 
 def test_a_torn_notebook_is_refused(tmp_path: Path) -> None:
@@ -269,7 +287,7 @@ def test_a_torn_notebook_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "01_x.ipynb"
     path.write_text(path.read_text()[:100])
     with pytest.raises(StudyError) as error:
-        notebooks.check(path, {})
+        notebooks.check(path, {}, {})
     assert error.value.code == "E-NOTEBOOK"
 
 

@@ -56,8 +56,8 @@ def find(only: list[str] | None) -> list[Path]:
     return [path for path in every if path in {known[name] for name in only}]
 
 
-def check(path: Path, parameters: dict[str, object]) -> None:
-    """Refuse a notebook that cannot be read, asks for another kernel, or lacks one of the parameters."""
+def check(path: Path, parameters: Iterable[str], makers: Iterable[str]) -> None:
+    """Refuse a notebook that cannot be read, asks for another kernel, lacks a parameter, or announces unknown cards."""
     try:
         node = nbformat.read(path, as_version=4)
         nbformat.validate(node)
@@ -72,12 +72,24 @@ def check(path: Path, parameters: dict[str, object]) -> None:
         if name not in known:
             what = f"its parameters cell has no {name!r}.{_meant(name, known)}"
             raise StudyError("E-PARAMETER", str(path), what, f"It has: {', '.join(known) or 'none'}.")
+    for name in cards(path):
+        if name not in makers:
+            what = f"it announces a card {name!r}.{_meant(name, makers)}"
+            raise StudyError("E-NOTEBOOK", str(path), what, f"Known: {', '.join(makers)}.")
 
 
 def planned(path: Path) -> list[tuple[str, ...]]:
     """What a notebook announces in its metadata under `study.rows`: ids of rows, or a report and a table of it."""
-    node = nbformat.read(path, as_version=4)
-    return [tuple(entry.split("/")) for entry in node.metadata.get("study", {}).get("rows", [])]
+    return [tuple(entry.split("/")) for entry in _announced(path, "rows")]
+
+
+def cards(path: Path) -> list[str]:
+    """Names of the cards that a notebook announces under `study.cards`."""
+    return _announced(path, "cards")
+
+
+def _announced(path: Path, what: str) -> list[str]:
+    return nbformat.read(path, as_version=4).metadata.get("study", {}).get(what, [])
 
 
 def prepare_kernels(folder: Path, threads: dict[str, str]) -> None:

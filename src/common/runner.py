@@ -1,9 +1,9 @@
 """What run_all.sh calls: every notebook in order, over one pool of workers, into results/ and figures/.
 
-The runs that notebooks announce are trained in one go; meanwhile each notebook whose runs are there is executed, from
-the records alone, and published. Only one that makes variants of its own, or lacks a run that failed, is executed in
-training mode as well. Exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and
-143 stopped.
+The runs that notebooks announce are trained in one go, and the cards they announce made here; meanwhile each notebook
+whose runs are there is executed, from the records alone, and published. Only one that makes variants of its own, or
+lacks a run that failed, is executed in training mode as well. Exit codes: 0 done, 2 input refused, 3 environment, 4 a
+run or a notebook failed, 129, 130 and 143 stopped.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import torch
 from filelock import FileLock, Timeout
 from nbformat import NotebookNode
 from tqdm.std import tqdm
@@ -33,18 +34,30 @@ from common import notebooks
 from common.errors import StudyError
 from common.report import gallery
 from common.spec import PROFILES, REPORT_TRAIN
+from common.study.cards import data_card, labels_card, parity_card
+from common.study.combine import random_answers
 from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
 from common.study.export import export
 from common.study.progress import Progress
 from common.study.rows import row, rows
 from common.study.session import Planned, Study, open_study
 from common.study.store import atomic_write
+from common.study.subsets import subsets_card
+from common.study.toy import toy_card
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
 ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-POOL")
 NEEDED_MB = 200
 PATIENCE_S = 3.0
+CARDS: dict[str, Callable[[Study], object]] = {
+    "data": data_card,
+    "labels": labels_card,
+    "parity": parity_card,
+    "random": lambda study: [random_answers(study, seed) for seed in study.seeds],
+    "subsets": subsets_card,
+    "toy": toy_card,
+}
 
 
 class StoppedError(BaseException):
@@ -119,7 +132,7 @@ def _run(options: argparse.Namespace) -> int:
         return DONE
     chosen = notebooks.find(options.only)
     for path in chosen:
-        notebooks.check(path, _parameters(study))
+        notebooks.check(path, _parameters(study), CARDS)
     print(study, flush=True)
     if options.dry_run:
         return _dry_run(study, chosen, options.force)
@@ -193,7 +206,12 @@ def _training(study: Study, force: bool, tally: Tally) -> Iterator[Broker]:
 
 def _run_notebooks(chosen: list[Path], study: Study, broker: Broker | None, folder: Path, tally: Tally) -> None:
     """Train (where there is a broker) and publish each notebook, as many at once as runs; none stops another."""
-    runs = {p: broker.submit(study.jobs_for(_announced(study, p)), rank) for rank, p in enumerate(chosen) if broker}
+    runs = {}
+    if broker:
+        runs = {p: broker.submit(study.jobs_for(_announced(study, p)), rank) for rank, p in enumerate(chosen)}
+        torch.set_num_threads(study.profile.threads or torch.get_num_threads())  # as in a kernel: the same numbers
+        for name in dict.fromkeys(name for path in chosen for name in notebooks.cards(path)):
+            CARDS[name](study)
 
     def publish(path: Path) -> bool:
         started, partial = time.monotonic(), study.places.build / f"{path.stem}.partial.ipynb"

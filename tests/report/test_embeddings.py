@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
+from panel_checks import check_panel
 
 from common.report import embeddings as drawings
 from common.report import plots
-from common.report.panels import check_panel
 from common.study import embeddings
 from common.study.rows import row
 from common.study.session import RowResult

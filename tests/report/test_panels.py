@@ -11,12 +11,12 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from panel_checks import check_panel
 from PIL import Image
 
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import plots, tables
-from common.report.panels import check_panel
 from common.study import reported, stats
 
 FACTS = ROOT.parent / "shared" / "facts"

@@ -35,9 +35,10 @@ WORKER = (sys.executable, "-m", "common.study.worker")
 POOL, FORCE = "STUDY_POOL", "STUDY_FORCE"  # what a runner tells its kernels
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 # Without these a worker keeps freed batches and a kernel for every shape it has met, over a gigabyte after some runs.
-# Below 4 MiB, where most activations are, fresh pages for each of them cost a sixth of a step; huge pages save a tenth.
+# Below 32 MiB, the most there is, fresh pages for each activation would cost a sixth of a step and, of texts of 128
+# tokens, a quarter; huge pages save a tenth.
 MEMORY_VARIABLES = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**22),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
     "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
 }
