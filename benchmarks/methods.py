@@ -1,11 +1,13 @@
 """What each method costs beside the plain joint step: parameters added, time per update, both from one run.
 
     python benchmarks/methods.py [--data FOLDER] [--encoder NAME_OR_FOLDER] [--rounds N] [--json FILE] [--markdown FILE]
+                                 [--where FILE]
 
 Every method updates a model of its own on the same batches (a batch of each task) in turn with the plain step, so that
 a busy machine slows both; a ratio is taken within a round, and what is printed is its median and the range of its
 middle half. The process has the memory settings of the study's workers. What a method adds to every update weighs more
-beside short texts, as those of the embedded corpus are.
+beside short texts, as those of the embedded corpus are. `--where` writes what PCGrad's updates spend their time on,
+beside the joint step's.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from step import seconds_by_kind
 
 from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer, stateless_generator
 from common.data.sources import load
@@ -93,14 +96,24 @@ class Contestant:
 
     def seconds(self, number: int) -> float:
         """Time of one round: UPDATES joint updates on the same examples for every method."""
-        groups = []
-        for update in range(UPDATES):
-            rows = {n: epoch_batches(e.lengths, 16, 16, (number, update, n))[0] for n, e in self.train.items()}
-            groups.append([(name, self.train[name].batch(rows[name])) for name in rows])
+        groups = self._groups(number)
         started = time.perf_counter()
         for group in groups:
             self.trainer.update(group)
         return (time.perf_counter() - started) / UPDATES
+
+    def seconds_by_kind(self, number: int) -> dict[str, float]:
+        """The same, kind by kind, with a profiler on."""
+        groups = self._groups(number)
+        found = seconds_by_kind(lambda: [self.trainer.update(group) for group in groups])
+        return {kind: seconds / UPDATES for kind, seconds in found.items()}
+
+    def _groups(self, number: int) -> list:
+        groups = []
+        for update in range(UPDATES):
+            rows = {n: epoch_batches(e.lengths, 16, 16, (number, update, n))[0] for n, e in self.train.items()}
+            groups.append([(name, self.train[name].batch(rows[name])) for name in rows])
+        return groups
 
 
 def measure(encoder: str, data: str, precision: str, engine: str, rounds: int) -> dict:
@@ -127,6 +140,7 @@ def measure(encoder: str, data: str, precision: str, engine: str, rounds: int) -
         }
         print(f"{name}: {middle:.2f}", flush=True)
     return {
+        "where": where(folder, corpus, methods(encoder, precision, engine), rounds),
         "encoder": encoder,
         "data": source_name(data),
         "precision": precision,
@@ -134,6 +148,29 @@ def measure(encoder: str, data: str, precision: str, engine: str, rounds: int) -
         "methods": found,
         "environment": environment(),
     }
+
+
+def where(folder: Path, corpus: dict, specs: dict[str, RunSpec], rounds: int) -> dict[str, dict[str, float]]:
+    """Kind of work -> median milliseconds in an update of the joint step and of PCGrad, in turn."""
+    both = {name: Contestant(specs[name], folder, corpus) for name in (PLAIN, "PCGrad")}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in both}
+    for number in range(-1, rounds):
+        for name, contestant in both.items():
+            taken = contestant.seconds_by_kind(number)
+            if number >= 0:
+                found[name].append(taken)
+    return {
+        kind: {name: 1000 * statistics.median(each[kind] for each in taken) for name, taken in found.items()}
+        for kind in found[PLAIN][0]
+    }
+
+
+def where_markdown(found: dict[str, dict[str, float]]) -> str:
+    """Both columns as shares of the joint step's whole time."""
+    whole = sum(both[PLAIN] for both in found.values())
+    lines = ["| Part of an update, of the joint step's time | Joint step | PCGrad |", "|---|---:|---:|"]
+    lines += [f"| {kind} | {both[PLAIN] / whole:.0%} | {both['PCGrad'] / whole:.0%} |" for kind, both in found.items()]
+    return "\n".join([*lines, f"| all | 100% | {sum(both['PCGrad'] for both in found.values()) / whole:.0%} |"]) + "\n"
 
 
 def markdown(found: dict) -> str:
@@ -155,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds after the one that warms up (at least 2)")
     parser.add_argument("--json", type=Path, help="also write everything measured here")
     parser.add_argument("--markdown", type=Path, help="also write the table here")
+    parser.add_argument("--where", type=Path, help="also write a table of where PCGrad's time goes here")
     options = parser.parse_args(arguments)
     if options.rounds < 2:
         parser.error("--rounds must be at least 2")
@@ -162,7 +200,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_flush_denormal(True)
     found = measure(options.encoder, options.data, options.precision, options.engine, options.rounds)
     print(markdown(found))
-    for path, text in ((options.json, json.dumps(found, indent=1) + "\n"), (options.markdown, markdown(found))):
+    print(where_markdown(found["where"]))
+    texts = {
+        options.json: json.dumps(found, indent=1) + "\n",
+        options.markdown: markdown(found),
+        options.where: where_markdown(found["where"]),
+    }
+    for path, text in texts.items():
         if path:
             path.write_text(text, encoding="utf-8")
 

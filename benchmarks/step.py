@@ -61,8 +61,10 @@ KINDS = {
     "GELU": ("gelu", "gelu_backward"),
     "norms": ("native_layer_norm", "native_layer_norm_backward"),
     "softmax": ("_softmax", "_softmax_backward_data"),
-    "sums, products, fills": ("add", "add_", "mul", "sum", "fill_", "zero_"),
+    "sums, products, fills": ("add", "add_", "mul", "mul_", "sum", "fill_", "zero_"),
+    "inner products of gradients": ("dot",),
 }
+REST = "dropout masks, Python, other operations"
 Rows = dict[str, np.ndarray]
 
 
@@ -275,20 +277,26 @@ def measure(field: Field, rounds: int, updates: int = 4) -> dict:
     return {"seconds": times, "tokens": tokens, "peak": peak, "memory": memory, "flops": matmul_flops(encoder, 1)}
 
 
+def seconds_by_kind(work: Callable[[], None]) -> dict[str, float]:
+    """Wall seconds of some work per kind; dropout masks and Python are what no operation accounts for."""
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        work()
+    wall = time.perf_counter() - started
+    seconds = {e.key.removeprefix("aten::"): e.self_cpu_time_total / 1e6 for e in profiler.key_averages()}
+    found = {kind: sum(seconds.get(name, 0.0) for name in names) for kind, names in KINDS.items()}
+    return found | {REST: wall - sum(found.values())}
+
+
 def where(field: Field, found: dict, updates: int = 8) -> dict[str, float]:
-    """Share of our update's wall time per kind of work; dropout masks and Python are what no operation accounts for."""
+    """Share of our update's wall time per kind of work it has."""
     ours, stream = field.make(["c ours, bf16"])["c ours, bf16"], batches(field.encoded, 2)
     groups = [next(stream) for _ in range(2 * updates)]
     for group in groups[:updates]:
         ours.update(group)
-    started = time.perf_counter()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
-        for group in groups[updates:]:
-            ours.update(group)
-    wall = time.perf_counter() - started
-    seconds = {e.key.removeprefix("aten::"): e.self_cpu_time_total / 1e6 for e in profiler.key_averages()}
-    shares = {kind: sum(seconds.get(name, 0.0) for name in names) / wall for kind, names in KINDS.items()}
-    shares["dropout masks, Python, other operations"] = 1 - sum(shares.values())
+    seconds = seconds_by_kind(lambda: [ours.update(group) for group in groups[updates:]])
+    wall = sum(seconds.values())
+    shares = {kind: taken / wall for kind, taken in seconds.items() if taken}
     tokens = sum(int(field.encoded[t].lengths[rows].sum()) for g in groups[updates:] for t, rows in g.items())
     shares["linear layers, if they ran at the peak"] = found["flops"] * tokens / found["peak"]["bfloat16"] / wall
     return shares

@@ -14,12 +14,13 @@ METHODS = runpy.run_path(str(ROOT / "benchmarks" / "methods.py"))
 
 def test_methods_prints_one_line_per_method_with_parameters_and_ratio(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["methods.py"])
-    files = {"--json": tmp_path / "found.json", "--markdown": tmp_path / "found.md"}
+    files = {"--json": tmp_path / "found.json", "--markdown": tmp_path / "found.md", "--where": tmp_path / "where.md"}
     METHODS["main"](
         ["--encoder", "tiny-random", "--precision", "fp32", "--rounds", "2"]
         + [str(x) for p in files.items() for x in p]
     )
-    found = json.loads(files["--json"].read_text())["methods"]
+    record = json.loads(files["--json"].read_text())
+    found, inner = record["methods"], record["where"]["inner products of gradients"]
     names = METHODS["methods"]("tiny-random", "fp32")
     assert [METHODS["PLAIN"], *found] == list(names) and len(names) >= 15
     assert all(line["ms"] > 0 and line["plain_ms"] > 0 for line in found.values())
@@ -27,7 +28,9 @@ def test_methods_prints_one_line_per_method_with_parameters_and_ratio(tmp_path, 
     assert found["uncertainty weights"]["added"] == 0 < found["separate encoding"]["added"]
     # PALs of three tasks: 2 H s + 3 L s^2 weights and H + s + 3 L s biases each, with H = 128, s = 32, L = 2.
     assert found["PALs"]["added"] == 3 * (2 * 128 * 32 + 3 * 2 * 32**2 + 128 + 32 + 3 * 2 * 32)
-    assert files["--markdown"].read_text() in capsys.readouterr().out
+    assert inner["PCGrad"] > inner[METHODS["PLAIN"]] == 0
+    printed = capsys.readouterr().out
+    assert files["--markdown"].read_text() in printed and files["--where"].read_text() in printed
 
 
 def test_methods_run_on_the_engine_that_is_asked_for():

@@ -67,10 +67,11 @@ def test_the_table_of_a_benchmark_is_what_its_record_says(name: str, part: str |
     assert markdown(record[part] if part else record) == (folder / f"{name}.md").read_text()
 
 
-def test_the_table_of_where_time_goes_is_what_its_record_says() -> None:
+@pytest.mark.parametrize(("name", "table"), [("step", "where"), ("methods", "where_pcgrad")])
+def test_the_table_of_where_time_goes_is_what_its_record_says(name: str, table: str) -> None:
     folder = ROOT / "benchmarks" / "results"
-    where = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))["where_markdown"]
-    assert where(json.loads((folder / "step.json").read_text())["where"]) == (folder / "where.md").read_text()
+    where = runpy.run_path(str(ROOT / "benchmarks" / f"{name}.py"))["where_markdown"]
+    assert where(json.loads((folder / f"{name}.json").read_text())["where"]) == (folder / f"{table}.md").read_text()
 
 
 def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
