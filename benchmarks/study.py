@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from scaling import straight_line
+
 from common.paths import ROOT
 from common.spec import PROFILES
 from common.study import open_study, row, rows
@@ -88,11 +90,8 @@ def report(found: dict) -> str:
         f"  largest process {whole_['peak_process_mib']:.0f} MiB",
     ]
     for jobs in sorted({point["workers"] for point in found["grid"]}):
-        points = [point for point in found["grid"] if point["workers"] == jobs]
-        runs_of = [point["rows"] * point["seeds"] for point in points]
-        slope = (points[-1]["s"] - points[0]["s"]) / (runs_of[-1] - runs_of[0])
-        for point, n in zip(points, runs_of, strict=True):
-            line = points[0]["s"] + slope * (n - runs_of[0])
+        points = [p | {"x": p["rows"] * p["seeds"]} for p in found["grid"] if p["workers"] == jobs]
+        for point, line in zip(points, straight_line(points), strict=True):
             cells = f"{point['rows']} rows x {point['seeds']} seeds, {jobs} worker(s)"
             lines.append(f"  {cells}: {point['s']:.1f} s, straight line {line:.1f} s")
     return "\n".join(lines)
