@@ -18,11 +18,11 @@ CHOICES = {
     "tasks.name": tuple(TASKS),
     "tasks.pair_method": ("single", "separate", "pair", "cosine"),
     "tasks.pooling": ("pooler", "cls", "mean"),
-    "tasks.activation": ("relu", "leaky_relu", "gelu"),
-    "tasks.output": ("raw", "relu", "times_five", "relu_times_five", "sigmoid_times_five"),
+    "tasks.activation": ("relu", "leaky_relu", "gelu", "tanh"),
+    "tasks.output": (*("raw", "relu", "times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five"),),
     "tasks.loss": ("cross_entropy", "bce", "mse", "cosine_embedding", "mnrl"),
     "tasks.features": ("concat", "sbert"),
-    "schedule.kind": ("round_robin", "interleaved", "joint", "biased", "annealed", "sequential"),
+    "schedule.kind": ("round_robin", "interleaved", "joint", "biased", "annealed", "sequential", "staged"),
     "schedule.order": ("fixed", "random"),
     "schedule.stop": ("shortest", "longest", "cycle"),
     "optimizer.variant": ("starter", "torch"),
@@ -41,6 +41,8 @@ RANGES = {
     "tasks.dropout": (0.0, 0.99),
     "tasks.threshold": (-1.0, 1.0),
     "tasks.examples": (1, 10**9),
+    "tasks.per_epoch": (1, 10**9),
+    "tasks.sampling_size": (1, 10**9),
     "tasks.scale": (1e-3, 1e3),
     "tasks.loss_weight": (0.0, 1e6),
     "tasks.sampling_share": (1e-6, 1e6),
@@ -73,7 +75,9 @@ RANGES = {
     "encoder.pretraining.block": (8, 512),
     "encoder.pretraining.mask_frac": (0.01, 0.99),
     "batch_size": (1, 4096),
-    "train_examples": (1, 10**6),
+    "dev_examples": (1, 10**9),
+    "final_examples": (1, 10**9),
+    "train_examples": (1, 10**9),
     "epochs": (0, 1000),
     "seed": (0, 2**31 - 1),
 }
@@ -143,13 +147,16 @@ def _impossible_task(task: TaskSpec) -> list[tuple[bool, str]]:
             f"loss {task.loss!r} does not fit labels of kind {info.kind!r}.",
         ),
         (task.loss == "cosine_embedding" and not is_cosine, "the cosine embedding loss needs pair_method cosine."),
-        (task.loss == "mnrl" and not is_cosine, "multiple negatives ranking compares two encodings: use cosine."),
+        (
+            task.loss == "mnrl" and task.pair_method not in ("cosine", "separate"),
+            "multiple negatives ranking compares two encodings: use cosine or separate.",
+        ),
+        (
+            task.per_epoch is not None and task.examples is not None and task.per_epoch > task.examples,
+            f"per_epoch draws from a set of {task.examples} examples.",
+        ),
         (task.loss == "bce" and info.num_classes != 2, "bce needs two classes."),
         (task.loss == "cross_entropy" and is_pair, "pair tasks have one logit: use bce."),
-        (
-            is_cosine and task.loss == "bce" and task.output != "relu",
-            "a cosine is not a logit: use cosine_embedding or mse, or output relu as BERT++'s Model E.",
-        ),
         (
             task.output.endswith("times_five") and not (is_cosine and is_score),
             "times_five scales a cosine to the 0..5 range of STS.",
@@ -159,7 +166,8 @@ def _impossible_task(task: TaskSpec) -> list[tuple[bool, str]]:
             "output relu turns a cosine into the logit of bce.",
         ),
         (
-            task.scale != 1.0 and not (task.output == "sigmoid_times_five" or task.loss == "mnrl"),
+            task.scale != 1.0
+            and not (task.output == "sigmoid_times_five" or task.loss == "mnrl" or (is_cosine and task.loss == "bce")),
             "scale multiplies the cosine before a sigmoid, or in multiple negatives ranking.",
         ),
         (task.features == "sbert" and task.pair_method != "separate", "features sbert needs pair_method separate."),
@@ -198,6 +206,14 @@ def _impossible_schedule(spec: RunSpec) -> list[tuple[bool, str]]:
         (not spec.trained_tasks and spec.epochs > 0, "no task is trained: give epochs 0."),
         (schedule.repeats > 1 and schedule.kind != "joint", "repeats needs schedule joint."),
         (schedule.updates is not None and schedule.kind != "annealed", "updates belongs to schedule annealed."),
+        (
+            schedule.kind != "annealed" and any(task.sampling_size is not None for task in spec.tasks),
+            "sampling_size belongs to schedule annealed.",
+        ),
+        (
+            spec.grouping and spec.depends_on_company,
+            "surgery and multiple negatives ranking depend on who is in a batch: do not group it by length.",
+        ),
         (
             spec.surgery.kind != "none" and not grouped,
             f"surgery compares the gradients of one update: {schedule.kind} has one task in each.",

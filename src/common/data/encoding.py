@@ -175,17 +175,22 @@ def stateless_generator(*key: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
-def epoch_batches(lengths: np.ndarray, examples: int, batch_size: int, key: tuple[object, ...]) -> list[np.ndarray]:
-    """The batches of one epoch: a fresh draw of `examples` rows, grouped by length, in random order.
+def epoch_batches(
+    lengths: np.ndarray, examples: int, batch_size: int, key: tuple[object, ...], grouped: bool = True
+) -> list[np.ndarray]:
+    """The batches of one epoch: a fresh draw of `examples` rows in random order.
 
     Args:
         lengths: (N,) tokens per example.
         examples: how many to draw; at most N are, each at most once.
         batch_size: rows per batch; the last drawn batch may be smaller.
         key: what the order depends on, (seed, epoch, task).
+        grouped: cut batches from rows of like length, in pools of POOL_BATCHES, so that little is padded.
     """
     generator = stateless_generator(*key)
     drawn = torch.randperm(len(lengths), generator=generator).numpy()[:examples]
+    if not grouped:
+        return [drawn[i : i + batch_size] for i in range(0, len(drawn), batch_size)]
     pool = POOL_BATCHES * batch_size
     batches = []
     for start in range(0, len(drawn), pool):

@@ -7,7 +7,7 @@ of batches and a generator, never a model or data, so it is tested on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,8 +21,8 @@ Group = tuple[str, ...]
 class Epoch:
     """What a schedule may know of an epoch.
 
-    batches: task -> batches in one pass over what the epoch may draw. sizes: task -> examples, N_i. shares: task ->
-    its part in biased sampling. number: from 1 to `total`, the epochs of the run.
+    batches: task -> batches in one pass over what the epoch may draw. sizes: task -> N_i of annealed sampling. shares:
+    task -> its part in biased sampling. number: from 1 to `total`, the epochs of the run.
     """
 
     batches: dict[str, int]
@@ -88,6 +88,16 @@ def sequential(epoch: Epoch, schedule: ScheduleSpec, generator: torch.Generator)
     yield from [(task,)] * epoch.batches[task]
 
 
+def staged(epoch: Epoch, schedule: ScheduleSpec, generator: torch.Generator) -> Iterator[Group]:
+    """`sequential`, then as many epochs of all tasks in round robin (SlapBERT section 3: pre-train, then multitask)."""
+    phases = len(epoch.batches) + 1
+    if (epoch.number - 1) * phases // epoch.total == len(epoch.batches):
+        yield from round_robin(epoch, schedule, generator)
+    else:
+        alone = epoch.total * len(epoch.batches) // phases
+        yield from sequential(replace(epoch, total=alone), schedule, generator)
+
+
 def annealed_probabilities(sizes: list[int], epoch: int, epochs: int) -> Tensor:
     """(K,) float64 probabilities p_i ~ N_i^alpha, alpha = 1 - 0.8 (e - 1) / (E - 1) (Stickland & Murray 2019, eq. 6).
 
@@ -110,6 +120,7 @@ SCHEDULES: dict[str, Schedule] = {
     "biased": biased,
     "annealed": annealed,
     "sequential": sequential,
+    "staged": staged,
 }
 
 

@@ -41,7 +41,12 @@ def mean_pool(output: BertOutput, mask: Tensor) -> Tensor:
 
 
 POOLINGS: dict[str, Callable[[BertOutput, Tensor], Tensor]] = {"pooler": pooler, "cls": first_token, "mean": mean_pool}
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "gelu": nn.GELU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "tanh": nn.Tanh,
+}
 
 
 def joined(*vectors: Tensor) -> Tensor:
@@ -57,10 +62,11 @@ def with_difference(first: Tensor, second: Tensor) -> Tensor:
 FEATURES: dict[str, Callable[..., Tensor]] = {"concat": joined, "sbert": with_difference}
 # What becomes of a cosine (B, 1): Gu's section 4 for 5 ReLU(cos); BERT++'s section 4.3.5 for the ReLU and the sigmoid.
 OUTPUTS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "raw": lambda cosine, scale: cosine,
-    "relu": lambda cosine, scale: cosine.relu(),
+    "raw": lambda cosine, scale: scale * cosine,
+    "relu": lambda cosine, scale: scale * cosine.relu(),
     "times_five": lambda cosine, scale: 5 * cosine,
     "relu_times_five": lambda cosine, scale: 5 * cosine.relu(),
+    "shifted_times_five": lambda cosine, scale: 2.5 * (1 + cosine),
     "sigmoid_times_five": lambda cosine, scale: 5 * torch.sigmoid(scale * cosine),
 }
 
@@ -114,8 +120,18 @@ class CosineHead(Head):
         return self.output(cosine, self.scale)
 
 
-class RankingHead(CosineHead):
-    """Predicts the cosine; is trained on the cosines of all pairs of a batch (Henderson et al. 2017, section 4)."""
+class RankedHead(Head):
+    """Predicts with another head; is trained on the cosines of all pairs of a batch (Henderson et al. 2017, section 4).
+
+    The loss never reaches the parameters of the other head: a linear one keeps its random start.
+    """
+
+    def __init__(self, head: Head, scale: float):
+        super().__init__()
+        self.head, self.scale = head, scale
+
+    def forward(self, *vectors: Tensor) -> Tensor:
+        return self.head(*vectors)
 
     def training_scores(self, first: Tensor, second: Tensor) -> Tensor:
         """(B, B): scale times the cosine of first sentence i with second sentence j."""
@@ -286,7 +302,7 @@ def _build_head(task: TaskSpec, hidden_size: int, shared: dict[str, nn.Linear]) 
     in_size = hidden_size * {"concat": 2, "sbert": 3}[task.features] if task.pair_method == "separate" else hidden_size
     out_size = TASKS[task.name].num_classes if task.loss == "cross_entropy" else 1
     if task.pair_method == "cosine":
-        head = (RankingHead if task.loss == "mnrl" else CosineHead)(task.output, task.scale)
+        head = CosineHead(task.output, 1.0 if task.loss == "mnrl" else task.scale)
     elif task.head_layers == 1:
         head = LinearHead(in_size, out_size, dropout, FEATURES[task.features])
     else:
@@ -294,6 +310,8 @@ def _build_head(task: TaskSpec, hidden_size: int, shared: dict[str, nn.Linear]) 
         if task.shared_layer is not None:
             first = shared.setdefault(task.shared_layer, first)
         head = TwoLayerHead(first, out_size, task, dropout)
+    if task.loss == "mnrl":
+        head = RankedHead(head, task.scale)
     return ProjectedHead(hidden_size, task, head) if task.projection else head
 
 

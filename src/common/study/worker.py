@@ -87,14 +87,12 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
     materials = _materials(request["data"], request["encoder"], places(profile.name).encoders)
     outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
-    share = profile.share(written, spec)
     described = {
         "run_id": request["run_id"],
         "spec": to_dict(spec),
         "written": to_dict(written),
         "profile": profile.name,
-        "share": share,
-        "under_trained": share < profile.under_trained,
+        "share": profile.share(written, spec),
     }
     store.write(outcome.record | described, outcome.predictions, outcome.probes)
 

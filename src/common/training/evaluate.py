@@ -87,7 +87,7 @@ def metrics(spec: RunSpec, outputs: dict[str, np.ndarray], labels: dict[str, np.
         predictions = predict(task, outputs[task.name])
         values[name], reasons[name] = task_metric(task.name, predictions, labels[task.name])
         if task.name == "para" and task.pair_method == "cosine":
-            values |= _best_threshold(outputs["para"][:, 0], labels["para"])
+            values |= _best_threshold(task, outputs["para"], labels["para"])
     both, missing = overall(values)
     values, reasons = values | both, reasons | missing
     return values, {name: reason for name, reason in reasons.items() if values.get(name) is None}
@@ -110,9 +110,31 @@ def selection_score(spec: RunSpec, values: dict) -> float | None:
     return None if any(part is None for part in parts) else sum(parts) / len(parts)
 
 
+def is_still_rising(spec: RunSpec, history: list[dict], scored: dict[str, int]) -> bool:
+    """Whether a run was under-trained: its last epoch beat all earlier ones by more than a dev sample's own error.
+
+    The error is that of the mean of the metrics in a sample of `scored` examples a task, sqrt(p (1 - p) / n) for an
+    accuracy and (1 - r^2) / sqrt(n) for a correlation. A single epoch cannot show that it was enough.
+    """
+    last = history[-spec.epochs :] if spec.epochs else []
+    scores = [-math.inf if entry["selection"] is None else entry["selection"] for entry in last]
+    if len(scores) < 2 or scores[-1] == -math.inf:
+        return bool(scores)
+    values = {name: (last[-1]["dev"][METRIC_NAMES[name]], count) for name, count in scored.items()}
+    squares = [
+        value * (1 - value) / n if TASKS[name].metric == "accuracy" else (1 - value**2) ** 2 / n
+        for name, (value, n) in values.items()
+    ]
+    return scores[-1] - max(scores[:-1]) > math.sqrt(sum(squares)) / len(squares)
+
+
 @torch.inference_mode()
-def untrained_heads(model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded]) -> dict[str, list[float | None]]:
+def untrained_heads(
+    model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded], rows: dict[str, np.ndarray]
+) -> dict[str, list[float | None]]:
     """Metric name -> its values over UNTRAINED_DRAWS random heads on the run's encoder, for each untrained head.
+
+    They are scored on the given rows of each task.
 
     One random head says nothing about an encoder: BERT++ and the SMART report compare single draws. A head without
     parameters has one value, which is among the run's metrics.
@@ -123,9 +145,10 @@ def untrained_heads(model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded
         draws = [build_heads(spec, model.encoder.config.hidden_size, _draw(spec, i)) for i in range(UNTRAINED_DRAWS)]
         heads = [heads[task.name].to(model.device).eval() for heads in draws]
         order, outputs = [], []
-        for rows in sorted_batches(dev[task.name].lengths, EVALUATION_TOKENS):
-            vectors = model.sentence_vectors(task.name, dev[task.name].batch(rows, model.device))
-            order.append(rows)
+        for places in sorted_batches(dev[task.name].lengths[rows[task.name]], EVALUATION_TOKENS):
+            chosen = rows[task.name][places]
+            vectors = model.sentence_vectors(task.name, dev[task.name].batch(chosen, model.device))
+            order.append(chosen)
             outputs.append(torch.stack([h(*vectors) for h in heads]).cpu().numpy())  # (draws, B, C)
         labels = dev[task.name].labels[np.concatenate(order)]
         scores = [
@@ -135,8 +158,9 @@ def untrained_heads(model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded
     return found
 
 
-def threshold_curve(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def threshold_curve(task: TaskSpec, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(2, 201) cosine thresholds from -1 to 1 and the accuracy at each, all on one trained model."""
+    scores = outputs[:, 0] / task.scale
     ranked = np.sort(scores[labels > 0]), np.sort(scores[labels <= 0])
     positives = len(ranked[0]) - np.searchsorted(ranked[0], COSINE_THRESHOLDS, side="right")
     negatives = np.searchsorted(ranked[1], COSINE_THRESHOLDS, side="right")
@@ -147,8 +171,8 @@ def _draw(spec: RunSpec, number: int) -> torch.Generator:
     return stateless_generator(spec.seed, "untrained heads", number)
 
 
-def _best_threshold(scores: np.ndarray, labels: np.ndarray) -> dict:
-    thresholds, accuracies = threshold_curve(scores, labels)
+def _best_threshold(task: TaskSpec, outputs: np.ndarray, labels: np.ndarray) -> dict:
+    thresholds, accuracies = threshold_curve(task, outputs, labels)
     best = int(accuracies.argmax())
     return {"para_acc_best_threshold": float(accuracies[best]), "para_best_threshold": float(thresholds[best])}
 

@@ -31,7 +31,7 @@ class History:
         Returns:
             train_loss; with SMART `regulariser` (mean weighted term); with learned weights `loss_factors` as they
             stand at the last update; with gradients compared `conflicts`: pair -> mean cosine, share of negative
-            cosines, and how many were compared.
+            cosines, and how many were compared, and `gradient_norms`: task -> mean length of its shared gradient.
         """
         updates = self.updates[self.epoch_start :]
         self.epoch_start = len(self.updates)
@@ -47,17 +47,23 @@ class History:
             entry["loss_factors"] = updates[-1].factors
         if pairs := _by_name(([(_name(pair), c) for pair, c in u.cosines]) for u in updates):
             entry["conflicts"] = {name: _conflict(np.array(values)) for name, values in pairs.items()}
+            norms = _by_name(u.norms for u in updates)
+            entry["gradient_norms"] = {task: float(np.mean(values)) for task, values in norms.items()}
         return entry
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Traces with one row per update, NaN where a task took no part: trace_loss, trace_factor (U, K) float32, and
-        trace_cosine (U, P), its columns as `pairs` names them."""
-        traces = {"trace_loss": _table([u.losses for u in self.updates], self.tasks)}
+        """Traces with one row per update, NaN where a task took no part: trace_rate (U,), the rate over the largest
+        one; trace_loss, trace_factor and trace_norm (U, K) float32, and trace_cosine (U, P), its columns as `pairs`
+        names them."""
+        rates = np.array([u.rate for u in self.updates])
+        traces = {"trace_rate": (rates / max(rates.max(initial=0.0), 1e-300)).astype(np.float32)}
+        traces["trace_loss"] = _table([u.losses for u in self.updates], self.tasks)
         if self.is_weighted:
             traces["trace_factor"] = _table([list(u.factors.items()) for u in self.updates], self.tasks)
         if self.pairs:
             rows = [[(_name(pair), cosine) for pair, cosine in u.cosines] for u in self.updates]
             traces["trace_cosine"] = _table(rows, self.pairs)
+            traces["trace_norm"] = _table([u.norms for u in self.updates], self.tasks)
         return traces
 
     @property

@@ -112,9 +112,11 @@ class _Run:
     dev: dict[str, Encoded | FrozenFeatures]
     report: Progress
     total: int
+    sets: dict[str, np.ndarray]  # task -> rows of its training set, the same in every epoch and for every seed
+    draws: dict[str, np.ndarray]  # task -> (N,) how often each row was drawn
+    fitted: dict[str, np.ndarray] = field(default_factory=dict)  # task -> rows, drawn before, of its train scores
     done: int = 0
     tokens: int = 0
-    examples: dict[str, int] = field(default_factory=dict)
 
 
 def run(
@@ -144,19 +146,23 @@ def run(
     with _controlled(spec.seed, threads, device):
         state = _prepare(spec, materials, folder, report, device)
         history, best_epoch = _train(state)
-        outputs = {name: evaluate.score(state.model, name, encoded) for name, encoded in state.dev.items()}
+        rows = {name: evaluate.sample(len(s), spec.final_examples, name) for name, s in state.dev.items()}
+        outputs, labels = _scores(state, state.dev, rows)
         tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
-        facts, arrays = collect(state.model, spec, tokens, materials.examples, state.tokenizer)
-        record = _describe(state, materials, history, best_epoch, outputs)
+        facts, arrays = collect(state.model, spec, tokens, rows, materials.examples, state.tokenizer)
+        record = _describe(state, materials, history, best_epoch)
+        record["counts"]["scored"] = {name: len(chosen) for name, chosen in rows.items()}
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
-        record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev)
-        fitted = _part_scores(state, state.train, spec.train_examples)
-        record["metrics"]["train"], record["undefined"]["train"] = evaluate.metrics(spec, *fitted)
+        record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev, rows)
+        found = {"dev": (outputs, labels), "train": _scores(state, state.train, _fitted(state))}
+        both = {split: evaluate.metrics(spec, *scores) for split, scores in found.items()}
+        record["metrics"] = {split: values for split, (values, _) in both.items()}
+        record["undefined"] = {split: reasons for split, (_, reasons) in both.items()}
     record["probes"] = facts
     arrays |= state.log.arrays() if history else {}
     record["wall_s"] = round(time.perf_counter() - started, 3)
     if "para" in outputs and spec.task("para").pair_method == "cosine":
-        arrays["para_threshold_curve"] = evaluate.threshold_curve(outputs["para"][:, 0], state.dev["para"].labels)
+        arrays["para_threshold_curve"] = evaluate.threshold_curve(spec.task("para"), outputs["para"], labels["para"])
     return Outcome(record, outputs, arrays, state.model)
 
 
@@ -210,8 +216,10 @@ def _prepare(spec: RunSpec, materials: Materials, folder: Path, report: Progress
     sizes = {name: len(encoded) for name, encoded in train.items()}
     trainer = Trainer(model, spec, spec.total_updates(sizes)) if spec.epochs else None
     log = History(list(train), spec.weighting.kind != "fixed")
-    counts = dict.fromkeys(train, 0)
-    return _Run(spec, model, trainer, log, tokenizer, train, dev, report, spec.total_examples(sizes), examples=counts)
+    sets = {name: evaluate.sample(sizes[name], limit, name) for name, limit in spec.set_sizes(sizes).items()}
+    draws = {name: np.zeros(size, dtype=np.int64) for name, size in sizes.items()}
+    total = spec.total_examples(sizes)
+    return _Run(spec, model, trainer, log, tokenizer, train, dev, report, total, sets, draws)
 
 
 def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress, device: str) -> Path:
@@ -226,69 +234,94 @@ def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress, devic
 
 
 def _train(state: _Run) -> tuple[list[dict], int]:
-    """All epochs; leaves the weights of the best one in the model and returns the history and that epoch (0: none)."""
+    """All epochs; leaves the weights of the best one in the model and returns the history and that epoch (0: none).
+
+    A phased run has no best epoch: what later phases made the model forget belongs to its result.
+    """
     history, best_score, best_epoch, best_weights = [], -math.inf, 0, None
-    names = [task.name for task in state.spec.trained_tasks]
-    for epoch in range(1, state.spec.total_epochs + 1):
+    spec, dev = state.spec, {task.name: state.dev[task.name] for task in state.spec.trained_tasks}
+    rows = {name: evaluate.sample(len(split), spec.dev_examples, name) for name, split in dev.items()}
+    for epoch in range(1, spec.total_epochs + 1):
         started = time.perf_counter()
         entry = {"epoch": epoch} | _train_epoch(state, epoch)
-        dev = {name: state.dev[name] for name in names}
-        values, _ = evaluate.metrics(state.spec, *_part_scores(state, dev, state.spec.dev_examples))
-        selection = evaluate.selection_score(state.spec, values)
-        state.trainer.end_epoch(selection)
-        history.append(entry | {"dev": values, "wall_s": round(time.perf_counter() - started, 3)})
-        if best_weights is None or (selection is not None and selection > best_score):
-            best_score, best_epoch = selection if selection is not None else -math.inf, epoch
-            best_weights = copy.deepcopy(state.model.state_dict())
+        values, _ = evaluate.metrics(spec, *_scores(state, dev, rows))
+        train, _ = evaluate.metrics(spec, *_scores(state, state.train, _fitted(state)))
+        selection = evaluate.selection_score(spec, values)
+        state.trainer.rate.end_epoch(selection)
+        wall_s = round(time.perf_counter() - started, 3)
+        history.append(entry | {"dev": values, "train": train, "selection": selection, "wall_s": wall_s})
+        is_better = selection is not None and selection > best_score
+        if best_epoch == 0 or is_better or spec.schedule.is_phased:
+            best_score, best_epoch = -math.inf if selection is None else selection, epoch
+            best_weights = copy.deepcopy(state.model.state_dict()) if epoch < spec.total_epochs else None
     if best_weights is not None:
         state.model.load_state_dict(best_weights)
     return history, best_epoch
 
 
-def _part_scores(state: _Run, splits: dict[str, Encoded | FrozenFeatures], limit: int | None) -> tuple[dict, dict]:
-    """Outputs and labels of a sample of each split."""
-    rows = {name: evaluate.sample(len(split), limit, name) for name, split in splits.items()}
-    outputs = {name: evaluate.score(state.model, name, split, rows[name]) for name, split in splits.items()}
-    return outputs, {name: split.labels[rows[name]] for name, split in splits.items()}
+def _scores(
+    state: _Run, splits: dict[str, Encoded | FrozenFeatures], rows: dict[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Outputs and labels of the given rows, for each task that has any."""
+    outputs = {name: evaluate.score(state.model, name, splits[name], chosen) for name, chosen in rows.items()}
+    return outputs, {name: splits[name].labels[chosen] for name, chosen in rows.items()}
+
+
+def _fitted(state: _Run) -> dict[str, np.ndarray]:
+    """Rows of the train scores: a sample of what the task's first epoch drew; of its set, where nothing is trained.
+
+    Scores of examples that a run never saw would say nothing about what it learnt by heart.
+    """
+    for name, draws in state.draws.items():
+        drawn = np.flatnonzero(draws) if state.spec.epochs else state.sets[name]
+        if name not in state.fitted and len(drawn):
+            state.fitted[name] = drawn[evaluate.sample(len(drawn), state.spec.train_examples, name)]
+    return state.fitted
 
 
 def _train_epoch(state: _Run, epoch: int) -> dict:
     """One epoch of the schedule; what the record says of it."""
     spec = state.spec
     available = {name: len(encoded) for name, encoded in state.train.items()}
-    sizes, counts = spec.examples_per_epoch(available), spec.batches_per_epoch(available)
-    queues = {name: _batches(encoded, sizes[name], spec, epoch, name) for name, encoded in state.train.items()}
+    drawn, counts = spec.examples_per_epoch(available), spec.batches_per_epoch(available)
+    queues = {name: _batches(state, name, drawn[name], epoch) for name in state.train}
+    sizes = {task.name: task.sampling_size or drawn[task.name] for task in spec.trained_tasks}
     shares = {task.name: task.sampling_share for task in spec.trained_tasks}
     plan = Epoch(counts, sizes, shares, epoch, spec.total_epochs)
     seen: dict[str, list[int]] = {name: [] for name in state.train}
     for tasks in SCHEDULES[spec.schedule.kind](plan, spec.schedule, stateless_generator(spec.seed, epoch, "schedule")):
-        group = [(task, state.train[task].batch(next(queues[task]), state.model.device)) for task in tasks]
+        chosen = [(task, next(queues[task])) for task in tasks]
+        group = [(task, state.train[task].batch(rows, state.model.device)) for task, rows in chosen]
+        for task, rows in chosen:
+            state.draws[task][rows] += 1
         state.log.add(state.trainer.update(group))
         for task, batch in group:
             seen[task].append(len(batch.labels))
             state.tokens += batch.tokens
         state.done += sum(len(batch.labels) for _, batch in group)
         state.report(min(state.done, state.total), state.total, f"epoch {epoch}/{spec.total_epochs}")
-    for task, lengths in seen.items():
-        state.examples[task] += sum(lengths)
-    rate = state.trainer.optimizer.param_groups[0]["lr"]
+    rate = state.log.updates[-1].rate
     return {"updates": len(state.log.updates), "rate": rate} | state.log.end_epoch(seen)
 
 
-def _batches(
-    encoded: Encoded | FrozenFeatures, examples: int, spec: RunSpec, epoch: int, name: str
-) -> Iterator[np.ndarray]:
-    """The batches of an epoch, and when a schedule asks for more than one pass holds, of fresh draws after it."""
+def _batches(state: _Run, name: str, examples: int, epoch: int) -> Iterator[np.ndarray]:
+    """Rows of the batches of an epoch, and when a schedule asks for more than one pass holds, of fresh draws after it.
+
+    All come from the task's fixed set.
+    """
+    spec, rows = state.spec, state.sets[name]
+    lengths = state.train[name].lengths[rows]
     for pass_ in itertools.count():
         key = (spec.seed, epoch, name) if pass_ == 0 else (spec.seed, epoch, name, pass_)
-        yield from epoch_batches(encoded.lengths, examples, spec.batch_size, key)
+        for places in epoch_batches(lengths, examples, spec.batch_size, key, spec.grouping):
+            yield rows[places]
 
 
-def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch: int, outputs: dict) -> dict:
-    """The record's content that follows from the run itself."""
+def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch: int) -> dict:
+    """The record's content that follows from the training itself."""
     spec, model = state.spec, state.model
-    values, undefined = evaluate.metrics(spec, outputs, {name: state.dev[name].labels for name in outputs})
     parameters = list(model.parameters())
+    scored = {name: min(len(state.dev[name]), spec.dev_examples or len(state.dev[name])) for name in state.train}
     return {
         "environment": environment() | {"precision": spec.precision, "device": _device_name(model.device)},
         "hashes": {
@@ -298,12 +331,13 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
         "history": history,
         "trace": {"tasks": state.log.tasks, "pairs": state.log.pairs},
         "best_epoch": best_epoch,
-        "metrics": {"dev": values},
-        "undefined": {"dev": undefined},
+        "under_trained": evaluate.is_still_rising(spec, history, scored),
+        "live": _live(state),
         "counts": {
             "dev": {name: len(encoded) for name, encoded in state.dev.items()},
             "train": {name: len(encoded) for name, encoded in state.train.items()},
-            "examples": state.examples,
+            "examples": {name: int(draws.sum()) for name, draws in state.draws.items()},
+            "distinct": {name: int((draws > 0).sum()) for name, draws in state.draws.items()},
             "updates": len(state.log.updates),
             "tokens": state.tokens + sum(split.tokens for split in state.train.values() if _is_kept(split)),
             "truncated": sum(encoded.truncated for encoded in [*state.train.values(), *state.dev.values()]),
@@ -311,6 +345,22 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
             "parameters_trained": sum(p.numel() for p in parameters if p.requires_grad) if spec.epochs else 0,
         },
     }
+
+
+def _live(state: _Run) -> dict:
+    """What the spec came to in the objects that trained: dropout probabilities, optimiser settings, trained sizes."""
+    model, spec = state.model, state.spec
+    parts = {"encoder": model.encoder, "pals": model.pals, "shared": model.shared, **model.heads}
+    modules = {name: list(part.modules()) if part else [] for name, part in parts.items()}
+    dropout = {n: sorted({m.p for m in found if isinstance(m, torch.nn.Dropout)}) for n, found in modules.items()}
+    trained = {
+        name: sum(p.numel() for p in part.parameters() if p.requires_grad) if part else 0
+        for name, part in parts.items()
+    }
+    groups = state.trainer.optimizer.param_groups if state.trainer else []
+    settings = ("initial_lr", "betas", "eps", "weight_decay", "variant")
+    optimizer = [{name: group[name] for name in settings if name in group} for group in groups]
+    return {"dropout": dropout, "trained": trained, "optimizer": optimizer}
 
 
 def _is_kept(split: Encoded | FrozenFeatures) -> bool:

@@ -17,6 +17,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from common.spec import RateSpec
 
+ROUNDING = 1e-9
+
 
 class AdamW(torch.optim.Optimizer):
     """Adam with decoupled weight decay.
@@ -110,18 +112,34 @@ class AdamW(torch.optim.Optimizer):
                 parameter.mul_(decay)
 
 
-def make_schedulers(optimizer: AdamW, rate: RateSpec, updates: int, epochs: int) -> tuple[LambdaLR, ReduceLROnPlateau]:
-    """torch's schedulers for a RateSpec: one to step after every update, one after every epoch with the dev score.
+class RateSchedule:
+    """The learning rate of a run, moved by one of torch's schedulers alone: two on one optimiser undo each other.
 
     Args:
         optimizer: all its groups keep their ratio.
         rate: lengths are shares of training.
         updates: in the whole run.
-        epochs: of the run, in which a plateau's patience is counted (at least one).
+        epochs: of the run (of one phase), in which a plateau's patience is counted, at least one.
     """
-    per_update = LambdaLR(optimizer, lambda done: rate_multiplier(rate, done, updates))
-    patience = max(1, round(rate.patience * epochs)) if rate.kind == "plateau" else math.inf
-    return per_update, ReduceLROnPlateau(optimizer, mode="max", factor=rate.factor, patience=patience)
+
+    def __init__(self, optimizer: AdamW, rate: RateSpec, updates: int, epochs: int):
+        self.is_plateau = rate.kind == "plateau"
+        if self.is_plateau:
+            patience = max(1, round(rate.patience * epochs)) - 1  # torch acts on the bad epoch after its patience
+            options = {"mode": "max", "factor": rate.factor, "patience": patience, "threshold": 0.0}
+            self.scheduler = ReduceLROnPlateau(optimizer, **options)
+        else:
+            self.scheduler = LambdaLR(optimizer, lambda done: rate_multiplier(rate, done, updates))
+
+    def end_update(self) -> None:
+        """Move on by an update; a plateau does not look at updates."""
+        if not self.is_plateau:
+            self.scheduler.step()
+
+    def end_epoch(self, score: float | None) -> None:
+        """Tell a plateau the epoch's dev score; None, where a metric does not exist, is no improvement."""
+        if self.is_plateau:
+            self.scheduler.step(-math.inf if score is None else score)
 
 
 def rate_multiplier(rate: RateSpec, done: int, updates: int) -> float:
@@ -135,5 +153,6 @@ def rate_multiplier(rate: RateSpec, done: int, updates: int) -> float:
     if rate.kind == "linear":
         return max(0.0, (updates - done) / max(1, updates - warmup))
     if rate.kind == "step":
-        return rate.factor ** (done // max(1, round(rate.step * updates)))
+        # The last update of all is done `updates` - 1: no step falls on it, whatever `updates` divides into.
+        return rate.factor ** math.floor(done / (rate.step * updates) + ROUNDING)
     return 1.0

@@ -22,8 +22,8 @@ from common.training.evaluate import EVALUATION_TOKENS, predict, score
 
 ATTENTION_TOKENS = 1024
 NEAR_TOKENS = 2
-# Of a vector probe: single sentences, pairs whose distance is kept, and pairs at either end whose vectors are kept.
-VECTOR_SENTENCES, VECTOR_PAIRS, VECTOR_ENDS = 1200, 2000, 50
+# Pairs at either end of the labels whose vectors are kept.
+VECTOR_ENDS = 50
 # Pair task -> the label up to which a pair belongs to the low end, and from which to the high end.
 LABEL_ENDS = {"para": (0, 1), "sts": (1, 4)}
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
@@ -92,24 +92,23 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
 
 
 @torch.inference_mode()
-def sentence_vectors(model: MultitaskModel, task: str, encoded: Encoded, limit: int) -> np.ndarray:
-    """(N, parts, H): the vectors that the head sees of the first `limit` examples, in the split's own order."""
+def sentence_vectors(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray) -> np.ndarray:
+    """(N, parts, H): the vectors that the head sees of the given rows, in their order."""
     model.eval()
-    batches = list(sorted_batches(encoded.lengths[:limit], EVALUATION_TOKENS))
-    vectors = [torch.stack(model.sentence_vectors(task, encoded.batch(rows, model.device)), dim=1) for rows in batches]
-    return torch.cat(vectors).cpu().numpy()[np.argsort(np.concatenate(batches))]
+    places = list(sorted_batches(encoded.lengths[rows], EVALUATION_TOKENS))
+    batches = (encoded.batch(rows[chosen], model.device) for chosen in places)
+    vectors = [torch.stack(model.sentence_vectors(task, batch), dim=1) for batch in batches]
+    return torch.cat(vectors).cpu().numpy()[np.argsort(np.concatenate(places))]
 
 
-def geometry(model: MultitaskModel, task: str, encoded: Encoded) -> dict[str, np.ndarray]:
-    """Where the vectors of a dev split lie, with the labels they belong to.
+def geometry(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Where the vectors of the scored dev examples lie, with the labels they belong to.
 
-    Single sentences: the first 1,200. Pairs: the distance between the two sentences of the first 2,000 pairs,
-    Euclidean and cosine, and vectors of the first 50 pairs at either end of the labels (STS: at least 4, at most 1).
+    Pairs: the distance between their two sentences, Euclidean and cosine, and vectors of the first 50 pairs at either
+    end of the labels (STS: at least 4, at most 1).
     """
-    are_pairs = len(TASKS[task].text_columns) == 2
-    limit = VECTOR_PAIRS if are_pairs else VECTOR_SENTENCES
-    vectors, labels = sentence_vectors(model, task, encoded, limit), encoded.labels[:limit]
-    if not are_pairs:
+    vectors, labels = sentence_vectors(model, task, encoded, rows), encoded.labels[rows]
+    if len(TASKS[task].text_columns) == 1:
         return {f"{task}_vectors": vectors[:, 0], f"{task}_vector_labels": labels}
     first, second = vectors[:, 0], vectors[:, 1]
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
@@ -144,9 +143,14 @@ def _targets(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> dict
 
 
 def collect(
-    model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded], examples: tuple[Example, ...], tokenizer: Tokenizer
+    model: MultitaskModel,
+    spec: RunSpec,
+    dev: dict[str, Encoded],
+    rows: dict[str, np.ndarray],
+    examples: tuple[Example, ...],
+    tokenizer: Tokenizer,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """All probes of a run: the JSON part for the record and the arrays beside it."""
+    """All probes of a run on the given rows of dev: the JSON part for the record and the arrays beside it."""
     facts: dict = {"examples": example_predictions(model, spec, examples, tokenizer)}
     arrays: dict[str, np.ndarray] = {}
     if any(task.name == "sts" and Layout.of(task) == Layout(True) for task in spec.tasks):
@@ -158,5 +162,5 @@ def collect(
     if spec.encoder.pals or spec.encoder.frozen:
         apart = [task for task in spec.tasks if task.pair_method != "pair" and task.name != "cfimdb"]
         for task in apart:
-            arrays |= geometry(model, task.name, dev[task.name])
+            arrays |= geometry(model, task.name, dev[task.name], rows[task.name])
     return facts, arrays

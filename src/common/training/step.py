@@ -20,7 +20,7 @@ from common.methods.losses import LOSSES, LossWeights
 from common.methods.smart import DIVERGENCES, BregmanAverage, smart_loss
 from common.model.heads import MultitaskModel
 from common.spec import RunSpec
-from common.training.optim import AdamW, make_schedulers
+from common.training.optim import AdamW, RateSchedule
 
 TaskPair = tuple[str, str]
 
@@ -30,14 +30,17 @@ class Update:
     """What one update saw.
 
     losses: (task, loss without regularisers) per batch, on a GPU still as tensors. regularisers: (task, weighted SMART
-    and proximal terms), likewise. factors: task -> what multiplied its loss. cosines: (task pair, cosine of the two
-    shared gradients) per pair of batches, when the run compares them.
+    and proximal terms), likewise. factors: task -> what multiplied its loss. rate: of the model's parameters. cosines:
+    (task pair, cosine of the two shared gradients) per pair of batches, and norms: (task, length of its shared
+    gradient) per batch, when the run compares them.
     """
 
     losses: list[tuple[str, float | Tensor]]
     regularisers: list[tuple[str, float | Tensor]]
     factors: dict[str, float]
+    rate: float
     cosines: list[tuple[TaskPair, float]]
+    norms: list[tuple[str, float]]
 
 
 class Trainer:
@@ -48,9 +51,7 @@ class Trainer:
         self.weights = LossWeights(spec.weighting.kind, spec.trained_tasks, spec.weighting.regression_half)
         self.weights.to(model.device)
         self.optimizer = make_optimizer(model, self.weights, spec)
-        self.per_update, self.per_epoch = make_schedulers(
-            self.optimizer, spec.optimizer.rate, updates, spec.total_epochs
-        )
+        self.rate = RateSchedule(self.optimizer, spec.optimizer.rate, updates, spec.epochs)
         self.surgery_generator = stateless_generator(spec.seed, "surgery")
         self.noise_generator = stateless_generator(spec.seed, "smart")
         self.smart = spec.smart if spec.smart and spec.smart.is_on else None
@@ -83,17 +84,14 @@ class Trainer:
             if self.compares:
                 taken.append(take_gradients(shared))
         factors = self.weights.factors()
-        compared = self._combine([task for task, _ in losses], shared, taken) if taken else []
+        rate = self.optimizer.param_groups[0]["lr"]
+        compared = self._combine([task for task, _ in losses], shared, taken) if taken else ([], [])
         self.model.finish_update()
         self.optimizer.step()
-        self.per_update.step()
+        self.rate.end_update()
         if self.average:
             self.average.update(self.model)
-        return Update(losses, regularisers, factors, compared)
-
-    def end_epoch(self, score: float | None) -> None:
-        """Tell the rate schedule the epoch's dev score; None, where a metric does not exist, is no improvement."""
-        self.per_epoch.step(-math.inf if score is None else score)
+        return Update(losses, regularisers, factors, rate, *compared)
 
     def _passes(self, group: list[tuple[str, Batch]]) -> list[list[tuple[str, Batch]]]:
         """The batches that are encoded and back-propagated together: all at once where the engine packs them and no
@@ -122,13 +120,14 @@ class Trainer:
 
     def _combine(
         self, tasks: list[str], shared: list[Tensor], taken: list[tuple[Tensor | None, ...]]
-    ) -> list[tuple[TaskPair, float]]:
-        """Put the combined gradient of the shared parameters in place; the cosines of all pairs of batches."""
+    ) -> tuple[list[tuple[TaskPair, float]], list[tuple[str, float]]]:
+        """Put the combined gradient of the shared parameters in place; cosines of all pairs of batches, and norms."""
         inner = gramian(taken)
         self._refuse_non_finite("surgery", "an inner product of gradients", inner.sum().item())
         put_gradients(shared, taken, combine(inner, self.spec.surgery, self.surgery_generator))
         values = cosines(inner)
-        return [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
+        pairs = [((tasks[i], tasks[j]), values[i, j].item()) for i, j in combinations(range(len(tasks)), 2)]
+        return pairs, list(zip(tasks, inner.diagonal().sqrt().tolist(), strict=True))
 
     def _number(self, value: Tensor) -> float | Tensor:
         """The value as a float; on a GPU as it is, for asking would make the host wait in every update."""
