@@ -33,3 +33,8 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """The given rows as a split of their own."""
+        texts = tuple(tuple(column[row] for row in rows) for column in self.texts)
+        return Split(tuple(self.ids[row] for row in rows), texts, None if self.labels is None else self.labels[rows])

@@ -38,8 +38,8 @@ def data_card(lab) -> dict:
 
 
 def labels_card(lab) -> dict[str, np.ndarray]:
-    """Task -> (N,) dev labels in the order of the split: whole classes, or STS scores in [0, 5]."""
-    stored = card(lab, "labels", lambda: {task: _written(s["dev"].labels, task) for task, s in lab.corpus().items()})
+    """Task -> (N,) labels of the scored dev examples, in their order: whole classes, or STS scores in [0, 5]."""
+    stored = card(lab, "labels", lambda: {task: _written(lab.scored(task).labels, task) for task in lab.corpus()})
     kinds = {task: float if TASKS[task].kind == "score" else np.int64 for task in stored}
     return {task: np.array(text.split(), dtype=kinds[task]) for task, text in stored.items()}
 

@@ -38,7 +38,7 @@ def per_task(records: list[dict]) -> dict:
 
 
 def random_answers(lab, seed: int) -> dict:
-    """Arbitrary answers to every dev example (SlapBERT's RandBERT): a class, a coin, a score, each uniform.
+    """Arbitrary answers to every scored dev example (SlapBERT's RandBERT): a class, a coin, a score, each uniform.
 
     They are measured once on the labels at hand and kept as a card. The report's 0.375 on Quora is the share of
     paraphrases there: its generator answered "paraphrase" nearly always; a fair coin gives one half.
@@ -56,9 +56,9 @@ def random_answers(lab, seed: int) -> dict:
 
 
 def _measure_random(lab, seed: int) -> dict:
-    corpus, values = lab.corpus(), {}
+    values = {}
     for name in OVERALL_TASKS:
-        labels, generator = corpus[name]["dev"].labels, stateless_generator(seed, "random answers", name)
+        labels, generator = lab.scored(name).labels, stateless_generator(seed, "random answers", name)
         draws = np.random.default_rng(generator.initial_seed())
         if TASKS[name].kind == "score":
             answers = draws.uniform(*SCORES, len(labels))

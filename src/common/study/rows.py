@@ -1,7 +1,7 @@
 """Table rows as data: experiments/<report>.yaml says what each row changes against its base.
 
 A Row carries RunSpecs as the report has them; profiles and seeds come later (session.py). Variants are made with
-`dataclasses.replace` or `variant`.
+`variant`.
 
 The schema of a file: `report`, `common` (a RunSpec as plain values) and `rows`. A row has an id; the table or tables
 that print it; a label only where nothing is printed; a base (another row, else the common setting) and what it
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
@@ -38,7 +39,8 @@ class Row:
     specs are as the report has them, seed 0. base is the id of the row it is compared with, None for a first row.
     combine: one run; per_task, where each metric comes from the run that trained its task; random, arbitrary answers
     without a run. reported are the numbers of `table` on `split`: dev, or what the table prints where that is not dev;
-    an overall stands under the name of its report's formula, `overall` or `overall_normalised`.
+    an overall stands under the name of its report's formula, `overall` or `overall_normalised`. asked: the dotted
+    fields of a variant, as its user wrote them. exact: run as written, whatever the profile's budget.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Row:
     notes: str = ""
     combine: str = "one"
     split: str = "dev"
+    asked: tuple[tuple[str, object], ...] = ()
+    exact: bool = False
 
 
 def rows(report: str, table: str | None = None) -> list[Row]:
@@ -78,15 +82,46 @@ def row(row_id: str) -> Row:
     raise StudyError("E-ROW", row_id, "no row of that id.", f"Reports: {', '.join(reports())}.")
 
 
+def is_row(row_id: str | None) -> bool:
+    """Whether a report's experiments file has a row of that id."""
+    return any(row_id in _load(report) for report in reports())
+
+
 def reports() -> list[str]:
     """Names of the reports that have an experiments file."""
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
-def variant(of: Row, id: str, label: str, **fields: object) -> Row:
-    """An extra row: `of` with RunSpec fields replaced in each of its runs, compared with `of`, and nothing reported."""
-    specs = tuple(replace(spec, **fields) for spec in of.specs)
-    return replace(of, id=id, label=label, specs=specs, base=of.id, reported={}, notes="")
+def variant(of: Row, label: str, exact: bool = False, **fields: object) -> Row:
+    """An extra row: `of` with fields changed in each of its runs, compared with `of`, and nothing reported.
+
+    Args:
+        of: the row to start from.
+        label: its name in tables, and with the id of `of` its id.
+        exact: run what is written. Otherwise the profile scales it, as it does every row, and says what it ran.
+        fields: dotted as tables print them: `**{"optimizer.lr": 3e-5, "tasks.sst.dropout": 0.1}`.
+
+    Raises:
+        StudyError: an unknown field (with the nearest name), a wrong type, or a combination that cannot be.
+    """
+    where = f"variant {label!r} of {of.id}"
+    specs = tuple(_varied(spec, fields, where) for spec in of.specs)
+    name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+    row_id, asked = f"{of.id}_{name}", tuple(fields.items())
+    return replace(of, id=row_id, label=label, specs=specs, base=of.id, reported={}, notes="", asked=asked, exact=exact)
+
+
+def _varied(spec: RunSpec, fields: dict[str, object], where: str) -> RunSpec:
+    values = to_dict(spec)
+    _change(values, {name: to_dict(value) for name, value in fields.items()}, where)
+    return RunSpec.from_dict(values, where)
+
+
+def lookup(spec: RunSpec, field: str) -> object:
+    """The value of a dotted field, as `changes` names it; None where the part it belongs to is absent."""
+    flat = _flat(to_dict(spec))
+    below = {name.removeprefix(f"{field}."): value for name, value in flat.items() if name.startswith(f"{field}.")}
+    return flat.get(field, below or None)
 
 
 def changes(of: Row, base: Row) -> dict[str, tuple[object, object]]:

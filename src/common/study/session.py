@@ -20,6 +20,7 @@ from pathlib import Path
 
 from common import paths
 from common.data import sources
+from common.data.split import Split
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
@@ -27,8 +28,9 @@ from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
 from common.study import combine
 from common.study.execute import FORCE, POOL, Event, Job, default_jobs, local_pool, run_remotely
 from common.study.progress import Progress
-from common.study.rows import Row
+from common.study.rows import Row, is_row, lookup, row
 from common.study.store import RunStore
+from common.training.evaluate import sample
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,9 @@ class Study:
         parts = f"encoder {self.encoder}, data {self.data}, seeds {seeds}, threads per run {threads}"
         return f"profile {self.profile.name}: {parts}{', report only' if self.report_only else ''}"
 
-    def apply(self, spec: RunSpec, seed: int) -> RunSpec:
+    def apply(self, spec: RunSpec, seed: int, exact: bool = False) -> RunSpec:
         """What this machine runs in place of the report's spec."""
-        return self.profile.apply(replace(spec, seed=seed), self.data, self.encoder)
+        return self.profile.apply(replace(spec, seed=seed), self.data, self.encoder, exact)
 
     def corpus(self) -> sources.Corpus:
         """The data, read once; StudyError with every problem when it cannot be read."""
@@ -112,6 +114,11 @@ class Study:
             what = f"profile {self.profile.name} needs the {self.data} data."
             raise StudyError("E-DATA", "data", what, "Give it: --data FOLDER (a CS224N data folder) or --data hub.")
         return _corpus(self.source)
+
+    def scored(self, task: str) -> Split:
+        """The dev examples that final scores belong to, in the order of the stored predictions."""
+        split = self.corpus()[task]["dev"]
+        return split.take(sample(len(split), self.profile.final_examples, task))
 
     def encoder_folder(self) -> Path:
         """The folder of the encoder's files, fetched on first need."""
@@ -125,6 +132,8 @@ class Study:
         """
         rows = list(rows)
         plans = self.plan(rows, seeds)
+        for line in self._said_of_variants(plans):
+            print(line)
         by_id = {plan.run_id: plan for plan in plans}
         jobs = [] if self.report_only else self.jobs_for(plans)
         failed = {run_id: event for run_id, event in self._train(jobs).items() if event["event"] == "failed"}
@@ -134,11 +143,29 @@ class Study:
     def plan(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> list[Planned]:
         """Every run the rows ask for: row by row, seed by seed."""
         return [
-            Planned(row, replace(spec, seed=seed), self.apply(spec, seed))
+            Planned(row, replace(spec, seed=seed), self.apply(spec, seed, row.exact))
             for row in rows
             for seed in (self.seeds if seeds is None else seeds)
             for spec in row.specs
         ]
+
+    def _said_of_variants(self, plans: list[Planned]) -> list[str]:
+        """For each variant: what was asked, what runs in its place, and whether that is the run of another row."""
+        lines = {}
+        for plan in (plan for plan in plans if plan.row.asked):
+            bases = self.plan([row(plan.row.base)] if is_row(plan.row.base) else [], [plan.applied.seed])
+            twins = {p.row.id for p in [*plans, *bases] if p.run_id == plan.run_id} - {plan.row.id}
+            fields = [(name, asked, lookup(plan.applied, name)) for name, asked in plan.row.asked]
+            told = ", ".join(f"{n} {asked!r}" + (f" -> {ran!r}" if ran != asked else "") for n, asked, ran in fields)
+            line = f"{plan.row.id}: asked -> runs here: {told}."
+            if twins:
+                line += (
+                    f" THE SAME RUN as {', '.join(sorted(twins))}: under this profile nothing of the change is left."
+                )
+            if any(ran != asked for _, asked, ran in fields) and not plan.row.exact:
+                line += " variant(..., exact=True) runs what was asked."
+            lines.setdefault(plan.row.id, line)
+        return list(lines.values())
 
     def stale(self, record: dict) -> list[str]:
         """What the run was trained on that is here and differs: names of data sets, or the encoder."""
@@ -214,14 +241,14 @@ class Study:
 
     def _results(self, rows: list[Row], plans: list[Planned], records: dict, failed: dict[str, Event]) -> Results:
         results, first_with = Results(), {}
-        for row in rows:
-            ids = {plan.run_id: plan.applied.seed for plan in plans if plan.row is row}
-            first = first_with.setdefault(tuple(ids), row.id) if ids else row.id
-            results[row.id] = RowResult(
-                row=row,
-                records=self._combined(row, [records[i] for i in ids if i in records]),
+        for each in rows:
+            ids = {plan.run_id: plan.applied.seed for plan in plans if plan.row is each}
+            first = first_with.setdefault(tuple(ids), each.id) if ids else each.id
+            results[each.id] = RowResult(
+                row=each,
+                records=self._combined(each, [records[i] for i in ids if i in records]),
                 failures=tuple(Failure(ids[i], i, failed[i]["message"], failed[i]["log"]) for i in ids if i in failed),
-                coincides_with=None if first == row.id else first,
+                coincides_with=None if first == each.id else first,
             )
         return results
 

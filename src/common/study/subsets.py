@@ -43,10 +43,10 @@ ERRORS = {"missed paraphrases": ("paraphrases", "persons"), "false alarms": ("no
 
 
 def subsets_card(lab) -> dict[str, np.ndarray]:
-    """Subset -> its rows of Quora dev, ascending, as `quora_subsets` finds them."""
+    """Subset -> its places among the scored Quora pairs of dev, ascending, as `quora_subsets` finds them."""
 
     def measure() -> dict[str, str]:
-        found = quora_subsets(*lab.corpus()["para"]["dev"].texts)
+        found = quora_subsets(*lab.scored("para").texts)
         return {name: " ".join(map(str, rows)) for name, rows in found.items()}
 
     stored = card(lab, "subsets", measure)
@@ -72,7 +72,7 @@ def quora_subsets(first: Iterable[str], second: Iterable[str]) -> dict[str, np.n
 
 
 def quora_answers(lab, record: dict) -> np.ndarray:
-    """(N,) bool: which pairs of Quora dev a run answers correctly, by its stored half-precision scores.
+    """(N,) bool: which scored pairs of Quora dev a run answers correctly, by its stored half-precision scores.
 
     Raises:
         StudyError: E-STALE when the accuracy is not the record's, by more than the rounding of scores can explain.

@@ -349,7 +349,7 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
 
 def _live(state: _Run) -> dict:
     """What the spec came to in the objects that trained: dropout probabilities, optimiser settings, trained sizes."""
-    model, spec = state.model, state.spec
+    model = state.model
     parts = {"encoder": model.encoder, "pals": model.pals, "shared": model.shared, **model.heads}
     modules = {name: list(part.modules()) if part else [] for name, part in parts.items()}
     dropout = {n: sorted({m.p for m in found if isinstance(m, torch.nn.Dropout)}) for n, found in modules.items()}
