@@ -47,11 +47,18 @@ IMPOSSIBLE = {
         "times_five scales a cosine",
     ),
     "cosine with head layers": (lambda: JOINT.with_tasks(sts=COSINE | {"head_layers": 2}), "no head layers"),
-    "mnrl on concatenation": (lambda: JOINT.with_tasks(sts={"loss": "mnrl"}), "compares two encodings"),
+    "mnrl on one input": (
+        lambda: JOINT.with_tasks(sts={"pair_method": "pair", "loss": "mnrl"}),
+        "compares two encodings",
+    ),
     "mse on classes": (lambda: JOINT.with_tasks(sst={"loss": "mse"}), "does not fit labels"),
     "mse on joined paraphrases": (lambda: JOINT.with_tasks(para={"loss": "mse"}), "does not fit labels"),
     "cross-entropy on scores": (lambda: JOINT.with_tasks(sts={"loss": "cross_entropy"}), "does not fit labels"),
-    "cosine as logit": (lambda: JOINT.with_tasks(para=COSINE), "not a logit"),
+    "more an epoch than the set holds": (
+        lambda: JOINT.with_tasks(sst={"examples": 8, "per_epoch": 9}),
+        "draws from a set of 8",
+    ),
+    "sizes without annealing": (lambda: JOINT.with_tasks(sst={"sampling_size": 9}), "belongs to schedule annealed"),
     "relu output without bce": (lambda: JOINT.with_tasks(sts=COSINE | {"output": "relu"}), "the logit of bce"),
     "scale without sigmoid": (lambda: JOINT.with_tasks(sts=COSINE | {"scale": 2.0}), "before a sigmoid"),
     "sbert features of one input": (
@@ -166,7 +173,7 @@ def _replaced(holder, path, value):
 def test_every_text_and_number_of_a_spec_is_checked():
     """A new field without a rule would take anything."""
     free = {"tasks.name", "tasks.shared_layer", "encoder.checkpoint", "data", "optimizer.beta1", "optimizer.beta2"}
-    free |= {"dev_examples", "encoder.pretraining.corpora", "encoder.trained_by", "smart.tasks", "tasks"}
+    free |= {"encoder.pretraining.corpora", "encoder.trained_by", "smart.tasks", "tasks"}
     for field in _fields(RunSpec, ""):
         assert field in rules.CHOICES or field in rules.RANGES or field in free, field
 

@@ -64,7 +64,7 @@ def test_repeats_put_several_batches_of_each_task_into_one_update():
     assert groups(kind="joint", repeats=2, stop="cycle") == [("sst", "sst", "para", "para", "sts", "sts")] * 3
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k != "sequential"])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("sequential", "staged")])
 @pytest.mark.parametrize("stop", ["shortest", "longest", "cycle"])
 def test_number_of_groups_and_batches_is_what_the_spec_predicts(kind, stop):
     spec = ScheduleSpec(kind=kind, stop=stop)
@@ -79,6 +79,13 @@ def test_sequential_gives_every_task_its_own_phase_of_equal_length():
     spec = ScheduleSpec("sequential")
     counted = sum(len(groups(kind="sequential", epoch=e, epochs=6)) for e in range(1, 7))
     assert counted == 2 * spec.updates_per_epoch(BATCHES)
+
+
+def test_staged_adds_a_phase_of_all_tasks_to_the_phases_of_each():
+    epochs = [groups(kind="staged", epoch=e, epochs=8) for e in range(1, 9)]
+    alone = [groups(kind="sequential", epoch=e, epochs=6) for e in range(1, 7)]
+    assert epochs == [*alone, *[groups(kind="round_robin")] * 2]
+    assert sum(map(len, epochs)) == 2 * ScheduleSpec("staged").updates_per_epoch(BATCHES)
 
 
 @pytest.mark.parametrize("seed", range(3))

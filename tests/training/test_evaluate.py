@@ -1,5 +1,7 @@
 """Metrics against numpy, and what is undefined says so."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,9 +70,10 @@ def test_a_run_of_one_task_has_no_overall_but_can_be_selected():
 def test_threshold_curve_counts_like_a_loop():
     rng = np.random.default_rng(0)
     scores, labels = np.round(rng.uniform(-1, 1, 300), 2), rng.integers(0, 2, 300)
-    thresholds, accuracies = threshold_curve(scores, labels)
-    for threshold, accuracy in zip(thresholds[::7], accuracies[::7], strict=True):
-        assert accuracy == pytest.approx(np.mean((scores > threshold) == labels))
+    for scale in (1.0, 5.0):  # a scaled cosine is a logit; thresholds are of the cosine itself
+        thresholds, accuracies = threshold_curve(replace(COSINE, scale=scale), scale * scores[:, None], labels)
+        for threshold, accuracy in zip(thresholds[::7], accuracies[::7], strict=True):
+            assert accuracy == pytest.approx(np.mean((scores > threshold) == labels))
 
 
 def test_best_threshold_of_a_cosine_task():
@@ -122,10 +125,13 @@ def test_untrained_heads_are_fresh_draws_on_one_encoder(corpus, encoder_folder):
     model = MultitaskModel(BertModel.from_pretrained(encoder_folder), spec, torch.Generator().manual_seed(0))
     tokenizer = load_tokenizer(encoder_folder, 48)
     dev = {t.name: encode(corpus[t.name]["dev"], tokenizer, Layout.of(t)) for t in spec.tasks}
-    found = untrained_heads(model, spec, dev)
+    rows = {name: np.arange(len(encoded)) for name, encoded in dev.items()}
+    found = untrained_heads(model, spec, dev, rows)
     assert set(found) == {"para_acc"}  # SST is trained, a cosine has nothing to draw
     assert len(found["para_acc"]) == UNTRAINED_DRAWS and len(set(found["para_acc"])) > 1
-    assert found == untrained_heads(model, spec, dev)
+    assert found == untrained_heads(model, spec, dev, rows)
+    eight = untrained_heads(model, spec, dev, rows | {"para": rows["para"][:8]})["para_acc"]
+    assert all(value * 8 % 1 == 0 for value in eight)
     share = corpus["para"]["dev"].labels.mean()
     assert (
         min(found["para_acc"]) >= min(share, 1 - share) - 0.2 and max(found["para_acc"]) <= max(share, 1 - share) + 0.2

@@ -11,8 +11,8 @@ from common.training.step import Update
 FACTORS = {"sst": 0.5, "sts": 2.0}
 
 
-def update(losses, cosines=(), regularisers=(), factors=FACTORS):
-    return Update(list(losses), list(regularisers), dict(factors), list(cosines))
+def update(losses, cosines=(), regularisers=(), factors=FACTORS, rate=1e-3, norms=()):
+    return Update(list(losses), list(regularisers), dict(factors), rate, list(cosines), list(norms))
 
 
 def test_losses_are_means_over_examples_not_over_batches():
@@ -50,18 +50,20 @@ def test_a_pair_without_a_direction_has_no_rate():
 
 def test_traces_have_one_row_per_update_and_gaps_where_a_task_took_no_part():
     log = History(["sst", "sts"], is_weighted=True)
-    log.add(update([("sst", 1.0), ("sst", 3.0)], [(("sst", "sst"), 0.5)]))
-    log.add(update([("sts", 4.0)], factors={"sst": 0.4, "sts": 1.5}))
+    log.add(update([("sst", 1.0), ("sst", 3.0)], [(("sst", "sst"), 0.5)], norms=[("sst", 2.0), ("sst", 4.0)]))
+    log.add(update([("sts", 4.0)], factors={"sst": 0.4, "sts": 1.5}, rate=2.5e-4))
     arrays = log.arrays()
     np.testing.assert_equal(arrays["trace_loss"], np.array([[2, np.nan], [np.nan, 4]], dtype=np.float32))
     np.testing.assert_allclose(arrays["trace_factor"], [[0.5, 2.0], [0.4, 1.5]])
     np.testing.assert_equal(arrays["trace_cosine"], np.array([[0.5], [np.nan]], dtype=np.float32))
+    np.testing.assert_equal(arrays["trace_norm"], np.array([[3, np.nan], [np.nan, np.nan]], dtype=np.float32))
+    np.testing.assert_array_equal(arrays["trace_rate"], np.array([1, 0.25], dtype=np.float32))
 
 
 def test_a_run_without_weights_or_surgery_traces_losses_alone():
     log = History(["sst"], is_weighted=False)
     log.add(update([("sst", 1.0)]))
-    assert set(log.arrays()) == {"trace_loss"}
+    assert set(log.arrays()) == {"trace_rate", "trace_loss"}
     assert set(log.end_epoch({"sst": [8]})) == {"train_loss"}
 
 

@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from common.data.encoding import Layout, encode, epoch_batches, load_tokenizer
+from common.data.encoding import Layout, encode, load_tokenizer
 from common.data.split import Split
 from common.errors import StudyError
 from common.model.bert import BertModel
-from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, SurgerySpec, TaskSpec, WeightingSpec
+from common.spec import (
+    EncoderSpec,
+    OptimizerSpec,
+    RateSpec,
+    RunSpec,
+    ScheduleSpec,
+    SurgerySpec,
+    TaskSpec,
+    WeightingSpec,
+)
 from common.training import loop
-from common.training.evaluate import predict, sample, score
+from common.training.evaluate import is_still_rising, predict, sample, score
 from common.training.loop import run
+from common.training.optim import rate_multiplier
 
 QUIET = EncoderSpec(hidden_dropout=0.0, attention_dropout=0.0)
 SST = TaskSpec("sst")
@@ -99,7 +109,7 @@ def test_per_epoch_evaluation_is_capped_and_the_final_one_is_not(materials):
 
 def test_train_metrics_are_those_of_a_sample_of_the_training_examples(materials):
     """Recomputed from the model that the run hands back."""
-    outcome = run(replace(SPEC, train_examples=30), materials, 1)
+    outcome = run(replace(SPEC, train_examples=30, schedule=ScheduleSpec()), materials, 1)  # draws every example
     split, rows = materials.corpus["sst"]["train"], sample(len(materials.corpus["sst"]["train"]), 30, "sst")
     texts = tuple(tuple(column[row] for row in rows) for column in split.texts)
     part = Split(tuple(split.ids[row] for row in rows), texts, split.labels[rows])
@@ -131,6 +141,28 @@ def test_a_sequential_run_trains_one_task_in_each_phase(materials):
     assert record["counts"]["examples"] == {"sst": 160, "para": 240, "sts": 128}
 
 
+def test_a_phased_run_is_scored_after_its_last_phase(materials):
+    """The best epoch of three phases would hide what the later ones made it forget."""
+    spec = replace(SPEC, schedule=ScheduleSpec("sequential"), epochs=2, optimizer=OptimizerSpec(lr=2e-2))
+    record = run(spec, materials, 1).record
+    assert record["best_epoch"] == len(record["history"]) == 6
+    assert record["metrics"]["dev"] == pytest.approx(record["history"][-1]["dev"])
+    assert [set(e["train"]) & {"sst_acc", "para_acc", "sts_corr"} for e in record["history"][1::2]] == [
+        {"sst_acc"},
+        {"sst_acc", "para_acc"},
+        {"sst_acc", "para_acc", "sts_corr"},
+    ]
+
+
+def test_a_staged_run_ends_with_all_tasks_together(materials):
+    spec = replace(SPEC, schedule=ScheduleSpec("staged"), epochs=2)
+    record = run(spec, materials, 1).record
+    trained = [list(entry["train_loss"]) for entry in record["history"]]
+    assert trained == [["sst"]] * 2 + [["para"]] * 2 + [["sts"]] * 2 + [["sst", "para", "sts"]] * 2
+    assert record["counts"]["examples"] == {"sst": 4 * 80, "para": 4 * 120, "sts": 4 * 64}
+    assert record["counts"]["updates"] == spec.total_updates({"sst": 80, "para": 120, "sts": 64})
+
+
 def test_a_cycled_set_is_drawn_afresh_when_it_starts_again(materials):
     spec = replace(SPEC, schedule=ScheduleSpec("joint", stop="cycle"), epochs=1)
     record = run(spec, materials, 1).record
@@ -138,12 +170,90 @@ def test_a_cycled_set_is_drawn_afresh_when_it_starts_again(materials):
     assert record["counts"]["examples"] == {"sst": 15 * 8, "para": 120, "sts": 15 * 8}
 
 
-def test_capped_sets_are_drawn_afresh_each_epoch(materials, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(loop, "epoch_batches", lambda *a: drawn.append(a) or epoch_batches(*a))
-    run(replace(SPEC.with_tasks(para={"examples": 16}), schedule=ScheduleSpec()), materials, 1)
-    first, second = [set(np.concatenate(epoch_batches(*a))) for a in drawn if a[1] == 16]
-    assert len(first) == len(second) == 16 and first != second
+def test_a_capped_set_is_passed_again_and_a_part_is_drawn_anew(materials):
+    """SIAR caps the set, Gu draws a part of it in every epoch."""
+    spec = replace(SPEC, schedule=ScheduleSpec(), epochs=3)
+    capped, part, both = (
+        run(spec.with_tasks(para=fields), materials, 1).record["counts"]
+        for fields in ({"examples": 16}, {"per_epoch": 16}, {"examples": 24, "per_epoch": 16})
+    )
+    assert capped["examples"]["para"] == part["examples"]["para"] == both["examples"]["para"] == 48
+    assert capped["distinct"]["para"] == 16 and 16 < both["distinct"]["para"] <= 24 < part["distinct"]["para"]
+
+
+def test_the_rows_of_a_capped_set_are_the_same_for_every_seed_and_nested_in_larger_ones(materials, monkeypatch):
+    seen = []
+    original = loop.Encoded.batch
+    monkeypatch.setattr(
+        loop.Encoded, "batch", lambda self, rows, *a: seen.append(set(rows)) or original(self, rows, *a)
+    )
+
+    def drawn(examples, seed):
+        seen.clear()
+        run(
+            replace(RunSpec((replace(SST, examples=examples),), QUIET, epochs=1, batch_size=8), seed=seed), materials, 1
+        )
+        return set.union(*seen[: examples // 8])
+
+    assert drawn(16, seed=0) == drawn(16, seed=1) < drawn(32, seed=2)
+
+
+def test_train_scores_belong_to_examples_that_were_drawn(materials):
+    """Of 80 examples the run saw eight; the others would say nothing about what it learnt."""
+    spec = RunSpec((replace(SST, per_epoch=8),), QUIET, optimizer=RATE, batch_size=8, epochs=1)
+    outcome = run(spec, materials, 1)
+    assert outcome.record["counts"]["distinct"]["sst"] == 8
+    assert (outcome.record["metrics"]["train"]["sst_acc"] * 8) % 1 == pytest.approx(0, abs=1e-9)
+    long = run(replace(spec, epochs=30, encoder=QUIET, optimizer=OptimizerSpec(lr=3e-3)), materials, 1).record
+    assert long["metrics"]["train"] == pytest.approx(long["history"][long["best_epoch"] - 1]["train"])
+
+
+def test_a_plateau_lowers_the_rate_of_every_later_update(materials, monkeypatch):
+    """Through the loop, reading the rate of each update: a second scheduler used to put it back one update later."""
+    monkeypatch.setattr(loop.evaluate, "selection_score", lambda spec, values: 0.5)  # never better than the first
+    rate = replace(RATE, rate=RateSpec("plateau", factor=0.5, patience=1 / 3))
+    outcome = run(replace(SPEC, epochs=6, optimizer=rate), materials, 1)
+    per_epoch = outcome.probes["trace_rate"].reshape(6, 8)
+    assert [set(epoch) for epoch in per_epoch.tolist()] == [{1.0}, {1.0}, {1.0}, {0.5}, {0.5}, {0.25}]
+    assert [entry["rate"] for entry in outcome.record["history"]] == [1e-3] * 3 + [5e-4] * 2 + [2.5e-4]
+
+
+@pytest.mark.parametrize("kind", ["constant", "linear", "step"])
+def test_the_recorded_rate_of_every_update_is_the_schedule_s(materials, kind):
+    rate = RateSpec(kind, warmup=0.25)
+    outcome = run(replace(SPEC, optimizer=replace(RATE, rate=rate)), materials, 1)
+    expected = [rate_multiplier(rate, done, 16) for done in range(16)]
+    np.testing.assert_allclose(outcome.probes["trace_rate"], expected, rtol=1e-6)
+
+
+def test_annealed_sampling_follows_the_sizes_it_is_given(materials):
+    """A profile's smaller sets must not change the imbalance that the schedule is about."""
+    spec = replace(SPEC, schedule=ScheduleSpec("annealed", updates=60), epochs=1)
+    skewed = spec.with_tasks(sst={"sampling_size": 1}, para={"sampling_size": 10**6}, sts={"sampling_size": 1})
+    drawn = run(skewed, materials, 1).record["counts"]["examples"]
+    assert drawn["para"] > 400 and drawn["sst"] == drawn["sts"] == 0
+    assert min(run(spec, materials, 1).record["counts"]["examples"].values()) > 60
+
+
+def test_the_final_scores_are_of_a_fixed_sample_where_the_spec_caps_them(materials):
+    outcome = run(replace(SPEC, final_examples=15), materials, 1)
+    rows, labels = sample(40, 15, "sst"), materials.corpus["sst"]["dev"].labels
+    assert outcome.record["counts"]["scored"] == {"sst": 15, "para": 15, "sts": 15}
+    accuracy = (outcome.predictions["sst"].argmax(1) == labels[rows]).mean()
+    assert outcome.record["metrics"]["dev"]["sst_acc"] == pytest.approx(accuracy)
+
+
+def test_a_run_whose_last_epoch_is_its_best_by_more_than_its_noise_is_under_trained():
+    spec = RunSpec((SST,), epochs=3)
+
+    def history(*accuracies):
+        return [{"selection": accuracy, "dev": {"sst_acc": accuracy}} for accuracy in accuracies]
+
+    assert is_still_rising(spec, history(0.3, 0.35, 0.45), {"sst": 400})  # standard error 0.025
+    assert not is_still_rising(spec, history(0.3, 0.44, 0.45), {"sst": 400})
+    assert not is_still_rising(spec, history(0.3, 0.45, 0.35), {"sst": 400})
+    assert is_still_rising(replace(spec, epochs=1), history(0.3), {"sst": 400})
+    assert not is_still_rising(replace(spec, epochs=0), [], {"sst": 400})
 
 
 def test_biased_and_annealed_runs_have_the_updates_their_specs_predict(materials):
@@ -162,6 +272,9 @@ def test_the_record_holds_what_learned_weights_and_surgery_did(materials):
     assert all(0 <= c["rate"] <= 1 and c["pairs"] == 8 for c in first["conflicts"].values())
     assert first["loss_factors"] != last["loss_factors"]
     assert outcome.probes["trace_cosine"].shape == (16, 3) and outcome.probes["trace_factor"].shape == (16, 3)
+    norms = outcome.probes["trace_norm"]
+    assert norms.shape == (16, 3) and (norms > 0).all()
+    assert first["gradient_norms"]["para"] == pytest.approx(norms[:8, 1].mean())
     assert outcome.record["trace"] == {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]}
 
 

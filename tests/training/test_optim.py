@@ -8,7 +8,7 @@ import torch
 from transformers import get_linear_schedule_with_warmup
 
 from common.spec import RateSpec
-from common.training.optim import AdamW, make_schedulers, rate_multiplier
+from common.training.optim import AdamW, RateSchedule, rate_multiplier
 
 
 def problem(dtype=torch.float64):
@@ -123,12 +123,12 @@ def test_frozen_parameters_and_unknown_variants_are_refused():
 def rates(rate, updates=20, epochs=10):
     """The rate of every update, and of a second group at a tenth of it."""
     optimizer = AdamW([{"params": problem()[0]}, {"params": problem()[0], "lr": 1e-4}], lr=1e-3)
-    per_update, _ = make_schedulers(optimizer, rate, updates, epochs)
+    schedule = RateSchedule(optimizer, rate, updates, epochs)
     found = []
     for _ in range(updates):
         found.append([group["lr"] for group in optimizer.param_groups])
         optimizer.step()
-        per_update.step()
+        schedule.end_update()
     return np.array(found)
 
 
@@ -157,6 +157,27 @@ def test_step_rate_equals_torch_stepped_once_per_epoch():
         if update % 2 == 1:
             scheduler.step()
     np.testing.assert_allclose(rates(RateSpec("step", step=0.5, factor=0.1))[:, 0], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("updates", [2, 20, 301, 305, 4001])
+def test_a_rate_in_two_halves_falls_once_whatever_the_number_of_updates(updates):
+    found = rates(RateSpec("step", step=0.5, factor=0.1), updates)[:, 0]
+    assert found[0] == 1e-3 and found[-1] == pytest.approx(1e-4)
+    assert (found > 5e-4).sum() == pytest.approx(updates / 2, abs=0.5)
+
+
+@pytest.mark.parametrize(("patience", "epochs", "acts_on"), [(0.2, 10, 2), (0.2, 3, 1), (0.5, 4, 2)])
+def test_a_plateau_acts_on_the_bad_epoch_its_share_of_training_names(patience, epochs, acts_on):
+    optimizer = AdamW(problem()[0], lr=1e-3)
+    schedule = RateSchedule(optimizer, RateSpec("plateau", factor=0.5, patience=patience), 20, epochs)
+    found = []
+    for score in [0.5, *[0.5] * 4]:  # the first is the best, then none is better
+        for _ in range(3):
+            optimizer.step()
+            schedule.end_update()
+        schedule.end_epoch(score)
+        found.append(optimizer.param_groups[0]["lr"])
+    assert found.index(5e-4) == acts_on
 
 
 def test_constant_rate_stays_and_warm_up_rises_in_any_kind():

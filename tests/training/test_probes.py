@@ -113,7 +113,6 @@ def _pair_by_hand(model, task, encoded, row):
 
 @pytest.mark.parametrize("task", ["para", "sts"])
 def test_geometry_of_pairs_equals_plain_loops_in_the_order_of_the_split(materials, task, monkeypatch):
-    monkeypatch.setattr(probes, "VECTOR_PAIRS", 30)
     monkeypatch.setattr(probes, "VECTOR_ENDS", 3)
     tokenizer = load_tokenizer(materials.encoder_folder, 48)
     dev = materials.corpus[task]["dev"]
@@ -124,7 +123,7 @@ def test_geometry_of_pairs_equals_plain_loops_in_the_order_of_the_split(material
         dev = replace(dev, labels=labels)
     encoded = encode(dev, tokenizer, Layout(False))
     model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
-    found = geometry(model, task, encoded)
+    found = geometry(model, task, encoded, np.arange(30))
     assert set(found) == {f"{task}_{name}" for name in GEOMETRY}
     rows = [_pair_by_hand(model.eval(), task, encoded, row) for row in range(30)]
     np.testing.assert_allclose(found[f"{task}_distances"], [row[1] for row in rows], atol=1e-5)
@@ -137,17 +136,17 @@ def test_geometry_of_pairs_equals_plain_loops_in_the_order_of_the_split(material
     np.testing.assert_array_equal(found[f"{task}_vector_labels"], dev.labels[kept])
 
 
-def test_geometry_of_single_sentences_is_the_first_of_the_split(materials, monkeypatch):
-    monkeypatch.setattr(probes, "VECTOR_SENTENCES", 7)
+def test_geometry_of_single_sentences_is_of_the_given_rows(materials):
     tokenizer = load_tokenizer(materials.encoder_folder, 48)
     dev = materials.corpus["sst"]["dev"]
     encoded = encode(dev, tokenizer, Layout(False))
     model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
-    found = geometry(model, "sst", encoded)
+    rows = np.array([0, 3, 4, 9, 11, 20, 39])
+    found = geometry(model, "sst", encoded, rows)
     with torch.inference_mode():
-        alone = [model.sentence_vectors("sst", encoded.batch(np.array([i])))[0][0].numpy() for i in range(7)]
+        alone = [model.sentence_vectors("sst", encoded.batch(np.array([i])))[0][0].numpy() for i in rows]
     np.testing.assert_allclose(found["sst_vectors"], alone, atol=1e-5)
-    np.testing.assert_array_equal(found["sst_vector_labels"], dev.labels[:7])
+    np.testing.assert_array_equal(found["sst_vector_labels"], dev.labels[rows])
 
 
 @pytest.mark.parametrize(

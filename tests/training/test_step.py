@@ -343,9 +343,10 @@ def test_a_plateau_lowers_the_rate_and_an_undefined_score_is_no_improvement(enco
     trainer = Trainer(build(spec, encoder_folder), spec, updates=10)
     rates = []
     for score in (0.5, 0.6, 0.6, None, 0.1, 0.7):
-        trainer.end_epoch(score)
+        trainer.update([("sst", random_batch(0, 5))])
+        trainer.rate.end_epoch(score)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 5e-4, 5e-4])
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4, 5e-4, 5e-4])  # the second bad epoch in a row
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(encoder_folder):
