@@ -42,8 +42,8 @@ from common.study.progress import Progress
 from common.study.rows import row, rows
 from common.study.session import Planned, Study, open_study
 from common.study.store import atomic_write
-from common.study.subsets import subsets_card
 from common.study.toy import toy_card
+from common.study.words import words_card
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
@@ -55,8 +55,8 @@ CARDS: dict[str, Callable[[Study], object]] = {
     "labels": labels_card,
     "parity": parity_card,
     "random": lambda study: [random_answers(study, seed) for seed in study.seeds],
-    "subsets": subsets_card,
     "toy": toy_card,
+    "words": words_card,
 }
 
 
