@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import functools
 import os
 import shlex
@@ -30,10 +29,10 @@ from filelock import FileLock, Timeout
 from nbformat import NotebookNode
 from tqdm.std import tqdm
 
-from common import notebooks
+from common import cli, notebooks
 from common.errors import StudyError
 from common.report import gallery
-from common.spec import PROFILES, REPORT_TRAIN
+from common.spec import REPORT_TRAIN
 from common.study.cards import data_card, labels_card, parity_card
 from common.study.combine import random_answers
 from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
@@ -77,7 +76,7 @@ class Tally:
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
+    options = cli.parser().parse_args(given)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -89,38 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
         os._exit(128 + stopped.args[0])  # the client of a killed kernel may still wait in its thread
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="run_all.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--profile", help=f"what the machine can afford: {', '.join(PROFILES)} (default quick)")
-    add("--data", help="embedded, hub, or a CS224N data folder (default: the profile's)")
-    add("--encoder", help="a known name, a folder, or a hub id (default: the profile's)")
-    add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
-    add("--seeds", type=_seed_numbers, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
-    add("--jobs", type=int, metavar="N", help="runs at once (default: cores over threads per run)")
-    add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
-    add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
-    add("--force", action="store_true", help="train again what the store already holds")
-    add("--export-predictions", metavar="RUN_ID", help="only write the leaderboard files of a finished run")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        known = [name for action in self._actions for name in action.option_strings]
-        wrong = {word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")} - {*known}
-        close = [match for word in wrong for match in difflib.get_close_matches(word, known, n=1)]
-        super().error(message + (f" (did you mean {close[0]}?)" if close else ""))
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-def _seed_numbers(text: str) -> list[int]:
-    return [int(word) for word in _words(text)]
 
 
 def _run(options: argparse.Namespace) -> int:
