@@ -15,7 +15,6 @@ import os
 import shlex
 import shutil
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +34,7 @@ from common.report import gallery
 from common.spec import REPORT_TRAIN
 from common.study.cards import data_card, labels_card, parity_card
 from common.study.combine import random_answers
+from common.study.estimate import estimated_hours, measured_rate
 from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
 from common.study.export import export
 from common.study.progress import Progress
@@ -266,19 +266,26 @@ def _say_if_code_changed(held: list[dict], force: bool) -> None:
 
 
 def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
-    """Say what a call would train. Variants that a notebook makes itself come on top."""
+    """Say what a call would train and how long it would take here, after checking what the call would check.
+
+    Variants that a notebook makes itself come on top.
+    """
+    study.corpus()
+    study.encoder_folder()
     for path in chosen:
         planned = _planned(study, [path])
         missing = [plan for plan, record in planned if force or not record]
         print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} to train")
         for plan in missing:
             print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
-    planned = _planned(study, chosen)
-    examples = sum(plan.applied.total_examples(REPORT_TRAIN) for plan, record in planned if force or not record)
-    rates = [sum(r["counts"]["examples"].values()) / r["wall_s"] for r in map(study.store.get, study.store.complete())]
-    rate = statistics.median(rates) if rates else 0.0
-    estimate = tqdm.format_interval(examples / rate / study.jobs) if rate else "no estimate yet"
-    print(f"In all {examples:,} examples, {study.jobs} runs at once: {estimate if examples else 'nothing to train'}")
+    specs = [plan.applied for plan, record in _planned(study, chosen) if force or not record]
+    if not specs:
+        print("In all: nothing to train")
+        return DONE
+    examples = sum(spec.total_examples(REPORT_TRAIN) for spec in specs)
+    hours = estimated_hours(specs, measured_rate(study), study.jobs)
+    told = f"{hours:.1f} hours" if hours > 1 else f"{60 * hours:.0f} minutes"
+    print(f"In all {len(specs)} runs, {examples:,} examples, {study.jobs} at once: about {told} by this machine's rate")
     return DONE
 
 
