@@ -64,6 +64,11 @@ class Places:
         return self.build / "encoders"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where runs that were cut off go on from, a file per run."""
+        return self.build / "checkpoints"
+
+    @property
     def logs(self) -> Path:
         return self.build / "logs"
 

@@ -26,7 +26,7 @@ from common.model.weights import resolve_encoder
 from common.paths import places
 from common.spec import RunSpec, profile_named, to_dict
 from common.study.rows import examples
-from common.study.store import BusyError, RunStore
+from common.study.store import BusyError, RunStore, atomic_write
 from common.training import loop
 
 PROGRESS_EVERY_S = 0.5
@@ -86,7 +86,8 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
     profile = profile_named(request["profile"])
     spec, written = RunSpec.from_dict(request["spec"]), RunSpec.from_dict(request["written"])
     materials = _materials(request["data"], request["encoder"], places(profile.name).encoders)
-    outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device)
+    kept = loop.Checkpoint(places(profile.name).checkpoints / request["run_id"], atomic_write)
+    outcome = loop.run(spec, materials, profile.threads, _throttled(send), profile.device, kept)
     described = {
         "run_id": request["run_id"],
         "spec": to_dict(spec),
@@ -95,6 +96,7 @@ def _run(request: dict, store: RunStore, send: Send) -> None:
         "share": profile.share(written, spec),
     }
     store.write(outcome.record | described, outcome.predictions, outcome.probes)
+    kept.path.unlink(missing_ok=True)
 
 
 @functools.cache
