@@ -2,6 +2,10 @@
 # Runs the study: notebooks, tables, figures and gallery. ./run_all.sh --help lists the options.
 set -euo pipefail
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
+# Help needs any Python 3, but no environment.
+for word; do
+  case "$word" in -h | --help) exec "${PYTHON:-python3}" -I -S "$HERE/src/common/cli.py" --help ;; esac
+done
 # shellcheck source=scripts/bootstrap.sh
 . "$HERE/scripts/bootstrap.sh"
 # The tokenizers warn about forks when this is unset.

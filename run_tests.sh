@@ -1,7 +1,23 @@
 #!/usr/bin/env bash
-# Runs every check and fails if any of them does: ruff, a smoke study, the notebooks, the published copies, the tests.
-# Arguments go to the last pytest, for example: ./run_tests.sh --runslow -k data
+# Runs every check of the study; usage says which.
 set -euo pipefail
+usage() {
+  cat <<'TEXT'
+usage: run_tests.sh [-h] [argument of pytest ...]
+
+Runs every check and fails if any of them does: ruff, a smoke study, the notebooks, the published copies, the tests.
+The first call makes the environment; after that nothing needs a network. Arguments go to the last pytest.
+
+examples:
+  ./run_tests.sh                     everything that is not slow
+  ./run_tests.sh --runslow           everything
+  ./run_tests.sh -k data             of the tests only those with "data" in their names
+  ./run_tests.sh tests/methods -x    one folder of tests, until the first failure
+TEXT
+}
+for word; do
+  case "$word" in -h | --help) usage && exit 0 ;; esac
+done
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
 # shellcheck source=scripts/bootstrap.sh
 . "$HERE/scripts/bootstrap.sh"

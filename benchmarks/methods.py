@@ -30,7 +30,7 @@ from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
 from common.spec import (
-    ENCODER_SIZES,
+    ENCODERS,
     PROFILES,
     EncoderSpec,
     PalSpec,
@@ -58,7 +58,7 @@ def methods(encoder: str, precision: str, engine: str = "fast") -> dict[str, Run
     separate = plain.with_tasks(para={"pair_method": "separate"}, sts={"pair_method": "separate"})
     every = ("sst", "para", "sts")
     pals = PROFILES["quick"].apply(replace(plain, encoder=EncoderSpec(pals=PalSpec())), encoder=encoder).encoder.pals
-    frozen_layers = max(1, ENCODER_SIZES[encoder].layers // 6) if encoder in ENCODER_SIZES else 1
+    frozen_layers = max(1, ENCODERS[encoder].layers // 6) if encoder in ENCODERS else 1
     shared = dict.fromkeys(every, {"shared_transformer": True})
     fusion = {"projection": True, "head_layers": 2}
     return {

@@ -1,174 +1,90 @@
 #!/usr/bin/env bash
-# Sourced by run_all.sh and run_tests.sh: finds or makes the Python environment, and leaves its interpreter in
-# STUDY_PYTHON and the checkout in ROOT. An active environment is used when it holds this very checkout; otherwise
-# .venv is made once from requirements.txt. PYTHON=/path/to/python chooses what .venv is made with.
+# Sourced by run_all.sh and run_tests.sh: leaves the study's interpreter in STUDY_PYTHON and the checkout in ROOT.
+# An active environment that holds this very checkout is used; otherwise .venv is made once from requirements.txt,
+# with the Python that PYTHON=/path/to/python names or the first one found. Kept to bash 3.2, which macOS has.
 set -euo pipefail
-
+# `common` is a frequent name: nothing outside the environment may stand in for it.
+unset PYTHONPATH PYTHONHOME
+export PYTHONNOUSERSITE=1
 ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)"
-VENV="$ROOT/.venv"
-STAMP="$VENV/installed.stamp"
-LOG="$VENV/install.log"
-NEEDED_GB=3 # with a CPU build of PyTorch; a CUDA build takes more
-# What pip's log says when it cannot talk to the index.
-UNREACHABLE='connection broken|NewConnectionError|name resolution|network is unreachable|Read ?Timeout|ProxyError|SSLError'
+VENV="$ROOT/.venv" STAMP="$ROOT/.venv/made-for" LOG="$ROOT/.venv.log"
+HOLDS_CHECKOUT='import common, importlib.metadata as m, os, sys
+sys.exit(not (m.version("bert-multitask-study") and os.path.samefile(common.__path__[0], sys.argv[1] + "/src/common")))'
 
 say() { printf '%s\n' "$*" >&2; }
-fail() {
-  say "Stopped: $*"
-  exit 1
-}
-
-# True when the environment of interpreter $1 holds the distribution and imports `common` from this checkout.
-# -I keeps PYTHONPATH and the working directory out of the answer.
-holds_checkout() {
-  "$1" -I - "$ROOT/src/common" >/dev/null 2>&1 <<'PY'
-import importlib.metadata, importlib.util, pathlib, sys
-
-importlib.metadata.distribution("bert-multitask-study")
-origin = pathlib.Path(importlib.util.find_spec("common").origin)
-sys.exit(origin.resolve().parent != pathlib.Path(sys.argv[1]).resolve())
-PY
-}
-
-# Sets STUDY_PYTHON to the interpreter of an active environment that holds this checkout.
-use_active() {
-  local prefix
-  for prefix in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
-    [ -n "$prefix" ] && [ "$prefix" != "$VENV" ] || continue
-    if holds_checkout "$prefix/bin/python"; then
-      say "Using the active environment $prefix"
-      STUDY_PYTHON="$prefix/bin/python"
-      return 0
-    fi
-    say "The active environment $prefix does not hold this checkout; using .venv instead."
-  done
-  return 1
-}
-
+fail() { say "Stopped: $*" && exit 1; }
 # Version of interpreter $1 as 3.11.7; nothing when it does not run (a name on PATH may be an empty shim).
-version_of() { "$1" -I -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true; }
-
-# What .venv must have been made from: the pins, the distribution's metadata and the version of interpreter $1.
-stamp_of() {
-  "$1" -I -c '
-import hashlib, sys
-digest = hashlib.sha256()
-for path in sys.argv[1:]:
-    digest.update(open(path, "rb").read())
-print("%d.%d.%d" % sys.version_info[:3], digest.hexdigest())
-' "$ROOT/requirements.txt" "$ROOT/pyproject.toml" 2>/dev/null
+version_of() { "$1" -I -S -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || true; }
+# What .venv must have been made for: a moved checkout, a replaced Python and changed pins all show.
+wanted() { echo "$ROOT $(version_of "$VENV/bin/python")" && cat "$ROOT/requirements.txt" "$ROOT/pyproject.toml"; }
+is_ready() { is_sound && [ "$(wanted)" = "$(cat "$STAMP" 2>/dev/null)" ]; }
+# True when .venv has a Python that runs and is the chosen one, and has not been moved.
+is_sound() {
+  local version && version="$(version_of "$VENV/bin/python")"
+  if [ -z "$version" ] || [ "$(version_of "${PYTHON:-$VENV/bin/python}")" != "$version" ]; then return 1; fi
+  [ ! -f "$STAMP" ] || [ "$(head -n 1 "$STAMP")" = "$ROOT $version" ]
 }
-
-# True when .venv is complete for the present pins. A chosen PYTHON of another version asks for a new one.
-is_ready() {
-  [ -x "$VENV/bin/python" ] && [ -f "$STAMP" ] || return 1
-  [ "$(stamp_of "$VENV/bin/python")" = "$(cat "$STAMP")" ] || return 1
-  [ -z "${PYTHON:-}" ] || [ "$(version_of "$PYTHON")" = "$(version_of "$VENV/bin/python")" ] || return 1
-  # A checkout that was moved or copied leaves the old path behind.
-  holds_checkout "$VENV/bin/python"
-}
-
-# Prints the first interpreter of Python 3.11 or newer.
+# Sets `python` to the first Python that is new enough.
 find_python() {
-  local candidate version seen=""
-  for candidate in ${PYTHON:+"$PYTHON"} python3 python3.13 python3.12 python3.11 python; do
-    version="$(version_of "$candidate")"
-    case "$version" in
-      3.1[1-9].* | 3.[2-9][0-9].*)
-        command -v "$candidate"
-        return
-        ;;
-      ?*) seen="$seen, $candidate is $version" ;;
-    esac
-    [ -z "${PYTHON:-}" ] || break
+  local version seen=""
+  if [ -n "${PYTHON:-}" ]; then set -- "$PYTHON"; else set -- python3 python3.13 python3.12 python3.11 python; fi
+  for python; do
+    version="$(version_of "$python")"
+    case "$version" in 3.1[1-9].* | 3.[2-9][0-9].*) return 0 ;; esac
+    [ -z "$version" ] || seen="${seen:+$seen,} $python is $version"
   done
-  seen="${seen:-, none}"
-  fail "Python 3.11 or newer is needed (found: ${seen#, })." \
-    "Install it, or name it: PYTHON=/path/to/python3.11 $0"
+  fail "Python 3.11 or newer is needed (found:${seen:- none}). Install it, or name it: PYTHON=/path/to/python3.11 $0"
 }
-
-create_venv() {
-  local python output free_kb
-  python="$(find_python)"
-  free_kb="$(df -Pk "$ROOT" | awk 'NR == 2 { print $4 }')"
-  [ "$free_kb" -ge $((NEEDED_GB * 1024 * 1024)) ] ||
-    fail "the disk of $ROOT has $((free_kb / 1024)) MB free, and about $NEEDED_GB GB are needed. Free some space."
-  say "Creating .venv with Python $(version_of "$python") ..."
-  rm -rf "$VENV"
-  output="$("$python" -m venv "$VENV" 2>&1)" || {
-    rm -rf "$VENV"
-    case "$output" in
-      *"No space left"*) fail "the disk is full. Free about $NEEDED_GB GB and run this again." ;;
-      *ensurepip* | *"No module named venv"*)
-        fail "$python has no venv module. Install it (Debian, Ubuntu: apt install python3-venv) or set PYTHON."
-        ;;
-      *) fail "$python -m venv did not work: ${output##*$'\n'}" ;;
-    esac
-  }
+# Runs a command of the installation. When it fails, what it printed decides on the one line that says why.
+run() {
+  local output
+  output="$({ "$@" 2>&1 | tee -a "$LOG"; } 2>&1)" && return
+  case "$output" in
+    *"No space left on device"*) fail "the disk is full. Free about 3 GB, and run this again." ;;
+    *"No module named venv"*) fail "$1 has no venv module. Install it (Debian: apt install python3-venv), or set PYTHON." ;;
+    *"No module named ensurepip"* | *"No module named pip"* | *"ensurepip is disabled"*)
+      fail "$1 has no pip. Install it (Debian: apt install python3-venv), or set PYTHON to a Python that has it." ;;
+    *"Retry(total=0,"* | *"Max retries exceeded"* | *"Could not fetch URL"* | *"exceptions.ReadTimeoutError"*)
+      fail "the package index is out of reach. Check the network and pip's settings (see $LOG), and run this again." ;;
+  esac
+  fail "$(printf '%s\n' "$output" | awk '/^ERROR/ { e = $0 } NF { l = $0 } END { print (e ? e : l) }') (see $LOG)"
 }
-
-# One line for what pip's log says went wrong.
-explain_log() {
-  if grep -qi 'no space left on device' "$LOG"; then
-    fail "the disk is full. Free about $NEEDED_GB GB and run this again; what is installed is kept."
-  elif grep -qiE "$UNREACHABLE" "$LOG"; then
-    fail "the package index is out of reach. Check the network and pip's settings, then run this again (see .venv/install.log)."
-  fi
-  fail "pip could not install the pinned packages: $(grep '^ERROR' "$LOG" | tail -n 1 || true) (see .venv/install.log)"
-}
-
-run_pip() {
-  "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input "$@" >>"$LOG" 2>&1 || explain_log
-}
-
-# Makes .venv complete. The stamp comes last, so an install that was cut off is taken up again.
+# Two commands must not install into one folder. The lock lasts as long as descriptor 9, however the script ends.
+lock() { "$python" -I -S -c "import fcntl; fcntl.flock(9, $1)" 2>/dev/null; }
 install() {
-  local python chosen=""
-  if [ -n "${PYTHON:-}" ]; then
-    python="$(find_python)"
-    chosen="$(version_of "$python")"
+  local python="$VENV/bin/python" made_for
+  is_sound || find_python
+  if ! lock "fcntl.LOCK_EX | fcntl.LOCK_NB"; then
+    say "Another command is installing; waiting for it ..."
+    lock fcntl.LOCK_EX || say "$LOG cannot be locked on this file system: start no second command now."
   fi
-  if ! "$VENV/bin/python" -I -c 'import pip' 2>/dev/null ||
-    ! grep -qF " $VENV" "$VENV/pyvenv.cfg" ||
-    { [ -n "$chosen" ] && [ "$chosen" != "$(version_of "$VENV/bin/python")" ]; }; then
-    create_venv
+  if is_ready; then return; fi
+  if ! is_sound; then
+    say "Creating .venv with Python $(version_of "$python") ..."
+    run "$python" -m venv --without-pip --clear "$VENV"
   fi
-  say "Installing pinned packages (once, a few minutes; details in .venv/install.log) ..."
-  rm -f "$STAMP"
-  : >"$LOG"
-  run_pip -r "$ROOT/requirements.txt"
-  run_pip --no-deps --no-build-isolation -e "$ROOT"
-  stamp_of "$VENV/bin/python" >"$STAMP.new"
-  mv "$STAMP.new" "$STAMP"
+  say "Installing pinned packages (once, a few minutes; details in .venv.log) ..."
+  made_for="$(wanted)" python="$VENV/bin/python"
+  rm -f "$STAMP" # it comes back last, so an installation that is cut off is taken up again
+  "$python" -I -c 'import pip' 2>/dev/null || run "$python" -m ensurepip --default-pip
+  run "$python" -m pip install --disable-pip-version-check --no-input -r "$ROOT/requirements.txt"
+  run "$python" -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e "$ROOT"
+  printf '%s\n' "$made_for" >"$STAMP"
   say "Installed."
 }
 
-install_unless_ready() { is_ready || install; }
-
-# Two commands started together must not install into one folder: the second waits, then finds it ready.
-# Descriptor 9 is the lock file; without flock (macOS) a folder serves, which a killed run leaves behind.
-install_locked() {
-  local busy="Another run is installing; waiting for it ..."
-  if command -v flock >/dev/null; then
-    flock -n 9 || {
-      say "$busy"
-      flock 9
-    }
-  elif ! mkdir "$ROOT/.venv.lock.d" 2>/dev/null; then
-    say "$busy (If none is, delete $ROOT/.venv.lock.d.)"
-    until mkdir "$ROOT/.venv.lock.d" 2>/dev/null; do sleep 1; done
+for prefix in ${VIRTUAL_ENV:+"$VIRTUAL_ENV"} ${CONDA_PREFIX:+"$CONDA_PREFIX"} "$VENV"; do
+  if [ "$prefix" = "$VENV" ]; then
+    if ! is_ready; then
+      exec 9>>"$LOG"
+      install
+      exec 9>&-
+    fi
+    export VIRTUAL_ENV="$VENV" PATH="$VENV/bin:$PATH"
+  elif ! "$prefix/bin/python" -I -c "$HOLDS_CHECKOUT" "$ROOT" 2>/dev/null; then
+    say "The active environment $prefix does not hold this checkout; it is left alone." && continue
+  else
+    say "Using the active environment $prefix"
   fi
-  trap 'rm -rf "$ROOT/.venv.lock.d"' EXIT
-  is_ready || install
-}
-
-if ! use_active; then
-  if ! is_ready; then
-    (install_locked) 9>"$ROOT/.venv.lock"
-  fi
-  STUDY_PYTHON="$VENV/bin/python"
-  export VIRTUAL_ENV="$VENV" PATH="$VENV/bin:$PATH"
-fi
-# `common` is a frequent name: nothing outside the environment may stand in for it.
-unset PYTHONPATH PYTHONHOME
-export PYTHONNOUSERSITE=1 STUDY_PYTHON
+  export STUDY_PYTHON="$prefix/bin/python" && break
+done

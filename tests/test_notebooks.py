@@ -15,6 +15,7 @@ from nbformat import NotebookNode
 
 from common.notebooks import cards, planned
 from common.runner import CARDS
+from common.study.baselines import zero_shot_rows
 from common.study.rows import row, rows
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +125,33 @@ def test_every_saved_table_is_checked_and_no_measured_number_is_typed(path: str)
 def test_announced_rows_exist(path: str) -> None:
     for entry in planned(ROOT / path):
         assert rows(*entry) if len(entry) == 2 else row(*entry)
+
+
+@each_source
+def test_every_comparison_is_set_against_what_needs_no_training(path: str) -> None:
+    report = REPORTS.get(Path(path).name[:2])
+    if report is None:
+        pytest.skip("the notebook of no report")
+    calls = [
+        node for cell in code(read(path)) for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)
+    ]
+    compared = [
+        call for call in calls if ast.unparse(call.func).endswith((".comparison", ".metric_frame", ".sweep_frame"))
+    ]
+    compared = [call for call in compared if not ast.unparse(call.func).startswith("plots.")]
+    assert compared and all(ast.unparse(call.args[1]) == "against" for call in compared)
+    announced = {entry[0] for entry in planned(ROOT / path) if len(entry) == 1}
+    announced |= {of.id for entry in planned(ROOT / path) if len(entry) == 2 for of in rows(*entry)}
+    assert {of.id for of in zero_shot_rows()} <= announced, "so the runner trains them before the kernel starts"
+
+
+@each_source
+def test_each_report_draws_a_model_of_its_own_from_its_spec(path: str) -> None:
+    report = REPORTS.get(Path(path).name[:2])
+    if report is None:
+        pytest.skip("the notebook of no report")
+    diagrams = [cell.source for cell in code(read(path)) if "tables.diagram(" in cell.source]
+    assert len(diagrams) == 1
 
 
 @each_source

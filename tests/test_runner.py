@@ -258,7 +258,7 @@ REFUSED = [
     (["--profil", "smoke"], "did you mean --profile?"),
     (["--only", "01_god"], "Did you mean '01_good'?"),
     (["--only", ","], "no notebook ''"),
-    (["--seeds", "0,x"], "invalid _seed_numbers value: '0,x'"),
+    (["--seeds", "0,x"], "expected whole numbers such as 0,1,2, got '0,x'"),
     (["--seeds", "1,1"], "E-SEEDS"),
     (["--jobs", "0"], "E-JOBS"),
     (["--jobs", "-1"], "E-JOBS"),

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import functools
 import os
 import shlex
 import shutil
 import signal
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,20 +28,21 @@ from filelock import FileLock, Timeout
 from nbformat import NotebookNode
 from tqdm.std import tqdm
 
-from common import notebooks
+from common import cli, notebooks
 from common.errors import StudyError
 from common.report import gallery
-from common.spec import PROFILES, REPORT_TRAIN
+from common.spec import REPORT_TRAIN
 from common.study.cards import data_card, labels_card, parity_card
 from common.study.combine import random_answers
+from common.study.estimate import estimated_hours, measured_rate
 from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
 from common.study.export import export
 from common.study.progress import Progress
 from common.study.rows import row, rows
 from common.study.session import Planned, Study, open_study
 from common.study.store import atomic_write
-from common.study.subsets import subsets_card
 from common.study.toy import toy_card
+from common.study.words import words_card
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
@@ -55,8 +54,8 @@ CARDS: dict[str, Callable[[Study], object]] = {
     "labels": labels_card,
     "parity": parity_card,
     "random": lambda study: [random_answers(study, seed) for seed in study.seeds],
-    "subsets": subsets_card,
     "toy": toy_card,
+    "words": words_card,
 }
 
 
@@ -77,7 +76,7 @@ class Tally:
 def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(given)
+    options = cli.parser().parse_args(given)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _stop)
     try:
@@ -89,38 +88,6 @@ def main(arguments: list[str] | None = None) -> int:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
         os._exit(128 + stopped.args[0])  # the client of a killed kernel may still wait in its thread
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="run_all.sh", description=__doc__.split("\n\n")[0], allow_abbrev=False)
-    add = parser.add_argument
-    add("--profile", help=f"what the machine can afford: {', '.join(PROFILES)} (default quick)")
-    add("--data", help="embedded, hub, or a CS224N data folder (default: the profile's)")
-    add("--encoder", help="a known name, a folder, or a hub id (default: the profile's)")
-    add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
-    add("--seeds", type=_seed_numbers, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
-    add("--jobs", type=int, metavar="N", help="runs at once (default: cores over threads per run)")
-    add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
-    add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
-    add("--force", action="store_true", help="train again what the store already holds")
-    add("--export-predictions", metavar="RUN_ID", help="only write the leaderboard files of a finished run")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> None:
-        known = [name for action in self._actions for name in action.option_strings]
-        wrong = {word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")} - {*known}
-        close = [match for word in wrong for match in difflib.get_close_matches(word, known, n=1)]
-        super().error(message + (f" (did you mean {close[0]}?)" if close else ""))
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
-
-
-def _seed_numbers(text: str) -> list[int]:
-    return [int(word) for word in _words(text)]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -299,19 +266,26 @@ def _say_if_code_changed(held: list[dict], force: bool) -> None:
 
 
 def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
-    """Say what a call would train. Variants that a notebook makes itself come on top."""
+    """Say what a call would train and how long it would take here, after checking what the call would check.
+
+    Variants that a notebook makes itself come on top.
+    """
+    study.corpus()
+    study.encoder_folder()
     for path in chosen:
         planned = _planned(study, [path])
         missing = [plan for plan, record in planned if force or not record]
         print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} to train")
         for plan in missing:
             print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
-    planned = _planned(study, chosen)
-    examples = sum(plan.applied.total_examples(REPORT_TRAIN) for plan, record in planned if force or not record)
-    rates = [sum(r["counts"]["examples"].values()) / r["wall_s"] for r in map(study.store.get, study.store.complete())]
-    rate = statistics.median(rates) if rates else 0.0
-    estimate = tqdm.format_interval(examples / rate / study.jobs) if rate else "no estimate yet"
-    print(f"In all {examples:,} examples, {study.jobs} runs at once: {estimate if examples else 'nothing to train'}")
+    specs = [plan.applied for plan, record in _planned(study, chosen) if force or not record]
+    if not specs:
+        print("In all: nothing to train")
+        return DONE
+    examples = sum(spec.total_examples(REPORT_TRAIN) for spec in specs)
+    hours = estimated_hours(specs, measured_rate(study), study.jobs)
+    told = f"{hours:.1f} hours" if hours > 1 else f"{60 * hours:.0f} minutes"
+    print(f"In all {len(specs)} runs, {examples:,} examples, {study.jobs} at once: about {told} by this machine's rate")
     return DONE
 
 

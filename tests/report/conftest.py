@@ -23,7 +23,9 @@ def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
     written = row(row_id).specs[0]
     spec = profile_named("quick").apply(written)
     values = {name: float(number) for name, number in zip(METRICS, rng.uniform(0.2, 0.9, len(METRICS)), strict=True)}
-    history = [{"epoch": e, "train_loss": {"sst": 1 / e}, "dev": values, "wall_s": 1.0} for e in (1, 2)]
+    losses = [{"sst": 1 / e} for e in (1, 2)]
+    scores = {"dev": values, "train": {name: value + 0.05 for name, value in values.items()}, "wall_s": 1.0}
+    history = [{"epoch": e, "train_loss": loss} | scores for e, loss in enumerate(losses, start=1)]
     record = {
         "run_id": spec.run_id,
         "spec": to_dict(spec),

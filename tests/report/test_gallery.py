@@ -9,6 +9,10 @@ import pytest
 
 from common.report import gallery, plots, tables
 from common.study import frames, stats
+from common.study.baselines import Baselines
+from common.study.session import Results
+
+NOTHING = Baselines({}, Results())
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -30,9 +34,9 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(lab: SimpleNamespace, results: dict) -> Page:
-    frame = frames.metric_frame(results)
+    frame = frames.metric_frame(results, NOTHING)
     plots.save(lab, "02_comparison", plots.comparison(frame), frame, f"Figure {HOSTILE}.", stats.run_ids(results))
-    table = stats.comparison(results)
+    table = stats.comparison(results, NOTHING)
     table["", "model"] = HOSTILE
     tables.save(lab, "02_table2", table, f"Table {HOSTILE}.")
     lab.places.notebooks.mkdir(parents=True)

@@ -115,6 +115,12 @@ def test_data_that_shows_nothing_is_named(data: pd.DataFrame, fault: str, lab: S
     assert check_panel(save(lab, data), STEM) == [f"{STEM}.csv {fault}"]
 
 
+def test_a_panel_may_say_that_a_small_encoder_has_no_such_layer_and_a_large_one_may_not(lab: SimpleNamespace) -> None:
+    hole = pd.DataFrame([{"run_id": "r-s0", "layers": 2, "missing": "an encoder of 2 layers has none."}])
+    assert check_panel(save(lab, hole), STEM) == []
+    assert check_panel(save(lab, hole.assign(layers=6)), STEM) == [f"{STEM}.csv has layers and is not drawn"]
+
+
 def test_figure_that_names_no_run_is_named(lab: SimpleNamespace) -> None:
     assert check_panel(save(lab, CURVE, run_ids=()), STEM) == [f"{STEM}.png names no run"]
     folder = save(lab, CURVE)

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgba
 
 from common.report import smart
 from common.study.rows import row
 
 METRICS = ("SST accuracy", "Quora accuracy", "STS Pearson r")
-
-
-def methods_frame() -> pd.DataFrame:
-    lines = []
-    for place, name in enumerate(("first", "second")):
-        for metric in METRICS:
-            known = {"label": name, "metric": metric, "constant": 0.3, "trained": metric == METRICS[place]}
-            lines.append(known | {"source": "report", "seed": None, "value": 0.7})
-            lines += [known | {"source": "here", "seed": seed, "value": 0.4 + 0.1 * place} for seed in (0, 1)]
-    return pd.DataFrame(lines)
 
 
 def sweep_frame() -> pd.DataFrame:
@@ -29,7 +18,7 @@ def sweep_frame() -> pd.DataFrame:
         for metric in METRICS
         for source in ("here", "report", "other heads")
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).assign(constant=0.3)
 
 
 def conflict_frame() -> pd.DataFrame:
@@ -49,7 +38,6 @@ def toy_frame() -> pd.DataFrame:
 
 
 DRAWINGS = {
-    smart.methods: methods_frame,
     smart.sweep: sweep_frame,
     smart.conflicts: conflict_frame,
     smart.toy: toy_frame,
@@ -65,31 +53,21 @@ def test_axes_are_labelled_and_nothing_to_draw_is_a_marked_hole(draw) -> None:
     assert "no finished run" in hole.axes[0].texts[0].get_text()
 
 
-def test_bars_are_means_over_seeds_and_pale_where_the_task_was_not_trained() -> None:
-    figure = smart.methods(methods_frame())
-    for axis, metric in zip(figure.axes, METRICS, strict=True):
-        bars = sorted(
-            (bar.get_y(), bar.get_width(), bar.get_facecolor()) for bar in axis.patches if bar.get_width() > 0
-        )
-        assert [width for _, width, _ in bars] == pytest.approx([0.4, 0.5])
-        solid = [colour == to_rgba(smart.TRAINED_COLOURS[smart.TRAINED[True]]) for _, _, colour in bars]
-        assert solid == [metric == METRICS[0], metric == METRICS[1]]
-        diamonds = max((c.get_offsets() for c in axis.collections), key=lambda offsets: offsets[:, 0].max())
-        assert diamonds.tolist() == [[0.7, 0.0], [0.7, 1.0]]
-
-
-def test_a_method_whose_runs_failed_keeps_its_line_and_its_diamond() -> None:
-    frame = methods_frame()
-    axis = smart.methods(frame[(frame["label"] != "first") | (frame["source"] == "report")]).axes[0]
-    assert [text.get_text() for text in axis.get_yticklabels()] == ["first", "second"]
-    bars = [bar.get_y() for bar in axis.patches if bar.get_width() > 0]
-    assert len(bars) == 1 and bars[0] > 0.5, "the bar stands in the second line"
-
-
 def test_figures_with_printed_values_alone_are_drawn() -> None:
-    for draw, make in ((smart.methods, methods_frame), (smart.sweep, sweep_frame)):
-        frame = make()
-        assert len(draw(frame[frame["source"] == "report"]).axes) == len(METRICS)
+    frame = sweep_frame()
+    assert len(smart.sweep(frame[frame["source"] == "report"]).axes) == len(METRICS)
+
+
+@pytest.mark.parametrize(("seeds", "is_promised"), [((0,), False), ((0, 1), True)])
+def test_a_band_is_promised_where_there_are_several_seeds_and_the_constant_is_drawn(
+    seeds: tuple[int, ...], is_promised: bool
+) -> None:
+    figure = smart.sweep(pd.concat([sweep_frame().assign(seed=seed) for seed in seeds]))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("here (band: one sd over seeds)" in names) == is_promised and "best constant answer" in names
+    assert ("no band of ours" in figure.get_suptitle()) != is_promised
+    for axis in figure.axes:
+        assert [0.3, 0.3] in [list(line.get_ydata()) for line in axis.lines if line.get_linestyle() == ":"]
 
 
 def test_lambda_zero_is_apart_from_the_line_and_its_level_dashed() -> None:

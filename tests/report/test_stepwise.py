@@ -136,10 +136,20 @@ def test_one_epoch_and_one_seed_are_enough() -> None:
     assert axis.get_xticks().tolist() == [1] and axis.get_title().startswith("one seed")
 
 
-def test_each_random_head_is_a_dot() -> None:
+def test_the_waterfall_shows_noise_where_there_are_several_seeds_and_says_where_there_is_none() -> None:
+    theirs, ours = drawn.waterfall(stepwise.step_frame(study(seeds=(0, 1, 2)))).axes
+    assert "error bars" in ours.get_title() and "one run each" in theirs.get_title()
+    assert len(ours.containers) > len(theirs.containers), "error bars are containers of their own"
+    (_, alone) = drawn.waterfall(stepwise.step_frame(study())).axes
+    assert "one seed: no noise known" in alone.get_title()
+    assert not [line for line in alone.lines if line.get_marker() == "."]
+
+
+def test_each_random_head_is_a_tick_below_the_share_of_draws_up_to_it() -> None:
     frame = stepwise.head_frame(study())
     figure = drawn.random_heads(frame)
     for axis, metric in zip(figure.axes, ("para_acc", "sts_corr", "overall"), strict=True):
-        dots = axis.collections[0].get_offsets()[:, 0]
-        assert sorted(dots) == pytest.approx(sorted(frame.loc[frame["metric"] == metric, "value"]))
-        assert axis.lines[0].get_xdata()[0] == MODELS["bertpp_baseline"].reported[metric]
+        ticks = next(line for line in axis.lines if line.get_marker() == "|")
+        assert sorted(ticks.get_xdata()) == pytest.approx(sorted(frame.loc[frame["metric"] == metric, "value"]))
+        printed = next(line for line in axis.lines if line.get_linestyle() == "--")
+        assert printed.get_xdata()[0] == MODELS["bertpp_baseline"].reported[metric]

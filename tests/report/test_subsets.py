@@ -15,14 +15,14 @@ def accuracies(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     lines = [
         {"label": model, "method": method, "run_id": f"{model}-s{seed}", "seed": seed}
-        | {"subset": subset, "true label": of, "pairs": pairs, "accuracy": rng.uniform() if pairs else np.nan}
+        | {"subset": subset, "true label": of, "n": pairs, "value": rng.uniform() if pairs else np.nan}
         | {"reported": 0.888 if model == "Final" and subset == "all pairs" else np.nan}
         for model, method in MODELS.items()
         for seed in seeds
         for subset, pairs in {"all pairs": 1000, "swapped": 0, "alike": 11, "nearly identical": 0}.items()
         for of in ("both", "paraphrases", "non-paraphrases")
     ]
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines).assign(low=lambda f: f["value"] - 0.05, high=lambda f: f["value"] + 0.05)
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
@@ -39,7 +39,8 @@ def test_the_reports_value_stands_at_the_height_of_its_models_marker() -> None:
     figure = subsets.accuracy(accuracies((0,)))
     axis = figure.axes[0]
     (diamond,) = axis.collections[-1].get_offsets()
-    points = [point for line in axis.lines for point in zip(*line.get_data(), strict=True) if np.isfinite(point[0])]
+    markers = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    points = [point for line in markers for point in zip(*line.get_data(), strict=True) if np.isfinite(point[0])]
     heights = [y for x, y in points if y < 0.4 and x not in (0, 1)]  # markers of the first subset
     assert diamond.tolist() == pytest.approx([0.888, max(heights)]) and len(set(heights)) == len(MODELS)
 
@@ -83,16 +84,18 @@ def test_markers_stand_at_the_thresholds_of_the_rows_and_hollow_ones_at_what_is_
 def test_every_run_is_a_line_of_its_own(epochs: int) -> None:
     lines = [
         {"label": model, "method": method, "run_id": f"{model}-s{seed}", "seed": seed, "epoch": epoch}
-        | {"metric": metric, "value": epoch / 10 + seed / 100}
+        | {"row": model, "metric": metric, "split": split, "value": epoch / 10 + seed / 100}
         for model, method in MODELS.items()
         for seed in (0, 1)
         for epoch in range(1, epochs + 1)
         for metric in ("sst_acc", "sts_corr")
+        for split in ("dev", "train")
     ]
     axis = subsets.over_epochs(pd.DataFrame(lines)).axes[0]
     drawn = [line for line in axis.lines if len(line.get_xdata())]
     assert len(drawn) == 2 * len(MODELS) and all(len(line.get_xdata()) == epochs for line in drawn)
     assert axis.get_xticks().tolist() == list(range(1, epochs + 1))
+    assert len({line.get_color() for line in drawn}) == len(MODELS), "two models of one method have two colours"
 
 
 @pytest.mark.parametrize("draw", [subsets.accuracy, subsets.thresholds, subsets.over_epochs])

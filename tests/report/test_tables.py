@@ -9,6 +9,8 @@ import pytest
 
 from common.errors import StudyError
 from common.report import tables
+from common.study.architecture import architecture
+from common.study.rows import row
 
 HOSTILE = "a|b <script>alert(1)</script> 50% of_it & more \\ `x`"
 
@@ -116,3 +118,31 @@ def test_saving_leaves_the_frame_as_it_was(lab: SimpleNamespace) -> None:
 def test_reading_formats_numbers_and_escapes_what_is_filled_in() -> None:
     text = tables.reading("r is **{r}** for {name}", r=0.84249, name="<b>*x*")
     assert text.data == r"r is **0.842** for &lt;b&gt;\*x\*"
+
+
+def low() -> pd.DataFrame:
+    columns = pd.MultiIndex.from_tuples(
+        [("", "model"), ("SST", "here"), ("SST", "sd"), ("SST", "at constant"), ("SST", "difference")]
+    )
+    lines = [["low", 0.25, 0.01, True, -0.2], ["undefined", "undefined", float("nan"), True, float("nan")]]
+    return pd.DataFrame([*lines, ["high", 0.5, float("nan"), False, 0.1]], columns=columns)
+
+
+def test_a_score_no_better_than_a_constant_is_marked_in_every_format_and_the_mark_is_explained(
+    lab: SimpleNamespace,
+) -> None:
+    text = tables.formatted(low())
+    assert text["SST", "here"].tolist() == ["0.250 ± 0.010†", "undefined†", "0.500"]
+    assert text.columns.tolist() == [("", "model"), ("SST", "here"), ("SST", "difference")]
+    saved = tables.save(lab, "02_low", low(), "Caption.")
+    assert saved.attrs["caption"] == f"Caption. {tables.MARKED} {tables.provenance(lab)}"
+    assert "0.250 ± 0.010†" in (lab.places.tables / "02_low.md").read_text(encoding="utf-8")
+    assert "†" in (lab.places.tables / "02_low.tex").read_text(encoding="utf-8")
+    assert pd.read_csv(lab.places.tables / "02_low.csv")["SST: at constant"].tolist() == [True, True, False]
+    clean = tables.save(lab, "02_clean", low().iloc[2:], "Caption.")
+    assert tables.MARK not in clean.attrs["caption"], "nothing is explained that is not there"
+
+
+def test_a_diagram_is_shown_as_mermaid_text_of_the_spec() -> None:
+    spec = row("swissbert_final").specs[0]
+    assert tables.diagram(spec).data == f"```mermaid\n{architecture(spec)}\n```"

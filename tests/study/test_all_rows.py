@@ -12,7 +12,7 @@ import torch
 from common.data.sources import load
 from common.data.split import Split
 from common.model.weights import resolve_encoder
-from common.spec import PROFILES, RunSpec, canonical_json, to_dict
+from common.spec import PROFILES, REPORT_TRAIN, RunSpec, TaskSpec, canonical_json, to_dict
 from common.study.rows import reports, rows
 from common.training.loop import Materials, run
 
@@ -37,9 +37,15 @@ def materials(tmp_path_factory):
 def small(spec: RunSpec) -> RunSpec:
     """The spec as smoke applies it, cut to a few updates."""
     applied = SMOKE.apply(spec)
-    tasks = tuple(replace(t, examples=min(t.examples, SIZES[t.name]) if t.trained else None) for t in applied.tasks)
+    tasks = tuple(_cut(t) if t.trained else t for t in applied.tasks)
     updates = applied.schedule.updates and 12  # enough for every task to be drawn
     return replace(applied, tasks=tasks, schedule=replace(applied.schedule, updates=updates), batch_size=8)
+
+
+def _cut(task: TaskSpec) -> TaskSpec:
+    # A set below what there is and a part below the set, so that each of the two acts.
+    size = SIZES[task.name] - 8 if task.per_epoch or task.examples < SMOKE.scale(REPORT_TRAIN[task.name]) else None
+    return replace(task, examples=size, per_epoch=task.per_epoch and 8)
 
 
 def training_fields(spec: RunSpec) -> str:

@@ -15,9 +15,11 @@ from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from common.errors import StudyError
+from common.study import execute
 from common.study.execute import Broker, Job, Pool, default_jobs, results, run_remotely, thread_environment
 
 # Trains by sleeping; keeps a line per training in the file `out`, so that a test can count and order them.
@@ -291,6 +293,12 @@ def test_a_pool_that_is_gone_is_said_to_be_gone(pool: Pool, out: Path, tmp_path:
 def test_default_jobs_leaves_each_run_its_threads() -> None:
     assert default_jobs(None) == 1 and default_jobs(10**6) == 1
     assert 1 <= default_jobs(2) <= default_jobs(1) <= os.cpu_count()
+
+
+def test_default_jobs_heeds_the_limit_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 64)
+    monkeypatch.setattr(execute, "usable_cores", lambda: 3)
+    assert (default_jobs(1), default_jobs(2), default_jobs(None)) == (3, 1, 1)
 
 
 OWNER = """

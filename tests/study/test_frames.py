@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from common.study import frames, reported
+from common.study.baselines import Baselines
 from common.study.rows import row, rows
-from common.study.session import RowResult
+from common.study.session import Results, RowResult
 
 CARD = {
     "counts": {"sst": {"train": 10, "dev": 4}, "para": {"train": 8, "dev": 4}, "sts": {"train": 5}},
@@ -86,23 +87,42 @@ def test_left_out_rows_are_named_and_none_is_said() -> None:
     assert frames.left_out_frame({"left_out": {}})["rows left out"].tolist() == [0]
 
 
-@pytest.mark.parametrize(("layers", "shown"), [(2, [1, 1, 2]), (6, [1, 3, 6]), (12, [1, 6, 12])])
-def test_heat_maps_are_of_the_first_middle_and_last_layer(layers: int, shown: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("layers", "shown"), [(1, [1, None, None]), (2, [1, None, 2]), (3, [1, 2, 3]), (6, [1, 4, 6]), (12, [2, 7, 12])]
+)
+def test_heat_maps_are_of_the_layers_at_the_reports_depth_each_drawn_once(layers: int, shown: list) -> None:
+    """1, 6 and 11 of 12 counted from 0: of BERT-base the layers with exactly these indices."""
+    found = frames.attention_layers(layers)
+    assert [None if index is None else index + 1 for index in found.values()] == shown
+    drawn = [index for index in found.values() if index is not None]
+    assert len(set(drawn)) == len(drawn)
+
+
+@pytest.mark.parametrize("layers", [6, 12])
+def test_heat_maps_hold_the_attention_of_their_layer_and_head(layers: int) -> None:
     store, of = Store(layers), result("swissbert_pair")
     maps = {panel: frames.attention_map(store, of, panel, head=1) for panel in ("first", "middle", "last")}
-    assert [frame["layer"].unique().tolist() for frame in maps.values()] == [[layer] for layer in shown]
+    shown = [[index + 1] for index in frames.attention_layers(layers).values()]
+    assert [frame["layer"].unique().tolist() for frame in maps.values()] == shown
     late = maps["last"]
     cell = late[(late["query_position"] == 1) & (late["key_position"] == 2)].iloc[0]
     assert cell["attention"] == store.arrays["pair_attention"][layers - 1, 1, 1, 2]
     assert (cell["query"], cell["key"]) == ("a", "[SEP]")
-    assert maps["first"]["shown_as"].iloc[0] == "Figure 1, layer 1"
+    assert maps["first"]["shown_as"].iloc[0] == "Figure 1, layer 1 of 12"
 
 
 def test_heat_map_says_what_its_reading_comes_to_over_the_whole_dev_set() -> None:
     store, of = Store(2), result("swissbert_pair")
     caption = frames.map_caption(frames.attention_map(store, of, "last", head=1))
-    assert "layer 2 of 2" in caption and "90.0 % of its attention to equal tokens" in caption and "75.0 %" in caption
-    assert "50.0 % of its attention to own neighbours" in frames.map_caption(frames.attention_map(store, of, "middle"))
+    assert (
+        "layer 2 of 2 (index 1 from 0)" in caption
+        and "90.0 % of its attention to equal tokens" in caption
+        and "75.0 %" in caption
+    )
+    middle = frames.attention_map(store, of, "middle")
+    assert len(middle) == 1 and "an encoder of 2 layers has none of its own here" in frames.map_caption(middle)
+    found = frames.map_caption(frames.attention_map(Store(6), of, "middle"))
+    assert "layer 4 of 6 (index 3 from 0)" in found and "50.0 % of its attention to own neighbours" in found
     none = frames.attention_map(store, RowResult(row("swissbert_pair"), ()), "first")
     assert none.empty and list(none["run_id"]) == [] and frames.map_caption(none) == "No finished run."
 
@@ -138,13 +158,25 @@ def test_numbers_for_sentences_are_named_by_row_and_metric() -> None:
     assert frames.numbers({"swissbert_pair": scored("swissbert_pair")})["pair_sts_corr"] == "failed"
 
 
-def test_gap_is_train_minus_dev_and_stays_open_where_one_is_missing() -> None:
-    frame = frames.gap_frame(
-        {"swissbert_pair": scored("swissbert_pair", 0.5), "swissbert_final": scored("swissbert_final")}
-    )
-    gaps = frame["STS Pearson r", "difference"].tolist()
-    assert gaps[0] == pytest.approx(0.1) and np.isnan(gaps[1])
-    assert frame["STS Pearson r", "train"].tolist()[1] == "failed"
+def test_scores_of_a_figure_carry_the_baselines_and_say_what_training_touched() -> None:
+    zero = "swissbert_zero_shot_cosine"
+    against = Baselines({"sts_corr": 0.0, "para_acc": 0.6}, Results({zero: scored(zero, 0.838)}))
+    results = {
+        "swissbert_pair": scored("swissbert_pair", 0.5, -0.7),
+        "siar_baseline_sst": scored("siar_baseline_sst", 0.3),
+    }
+    frame = frames.metric_frame(results, against, ("sts_corr",))
+    assert frame.groupby("source", sort=False)["value"].agg(list).loc[["constant", "zero-shot"]].tolist() == [
+        [0.0],
+        [0.838],
+    ]
+    ours = frame[frame["source"] == "here"].groupby("row", sort=False).first()
+    assert ours["trained"].tolist() == [True, False], "the SST baseline's STS head is as it was drawn"
+    assert ours["at_constant"].tolist() == [True, False], "the mean over seeds of the pair row lies below 0"
+    sst = frames.metric_frame(results, against, ("sst_acc",))
+    assert set(sst["source"]) == {"report", "here"}, "a baseline without the metric draws no line"
+    train = frames.metric_frame(results, against, ("sts_corr",), "train")
+    assert set(train["source"]) == {"report", "here"} and not train["at_constant"].any()
 
 
 def test_differences_are_paired_over_the_seeds_that_both_rows_have() -> None:

@@ -6,13 +6,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from common.study import smart
+from common.study.baselines import Baselines
 from common.study.rows import row
-from common.study.session import RowResult
+from common.study.session import Results, RowResult
 
+AGAINST = Baselines({"sst_acc": 0.28, "para_acc": 0.63, "sts_corr": 0.0}, Results())
 BASELINE, SMART, PCGRAD = "siar_baseline_sst", "siar_smart_sst_lam10", "siar_mtl_pcgrad"
 
 
@@ -53,7 +54,8 @@ def test_costs_are_epoch_seconds_over_updates_and_examples_and_a_failed_row_stay
 
 def test_sweep_puts_every_run_at_its_lambda_and_redraws_beside_it() -> None:
     drawn = record("b-s0", untrained_heads={"para_acc": [0.4, None, 0.5]})
-    frame = smart.sweep_frame({BASELINE: result(BASELINE, record("a-s0")), SMART: result(SMART, drawn)})
+    frame = smart.sweep_frame({BASELINE: result(BASELINE, record("a-s0")), SMART: result(SMART, drawn)}, AGAINST)
+    assert frame.groupby("metric", sort=False)["constant"].first().tolist() == [0.28, 0.63, 0.0]
     ours = frame[frame["source"] == "here"].set_index(["lambda", "metric"])["value"]
     assert ours[0.0, "Quora accuracy"] == 0.6 and ours[10.0, "SST accuracy"] == 0.5
     others = frame[frame["source"] == "other heads"]
@@ -64,14 +66,6 @@ def test_sweep_puts_every_run_at_its_lambda_and_redraws_beside_it() -> None:
     table = smart.sweep_table(frame).set_index(("", "lambda"))
     assert table.loc["10", ("Quora accuracy", "other heads")] == pytest.approx(0.45)
     assert table.loc["10", ("Quora accuracy", "report")] == 0.617 and table.index.tolist() == ["0", "10"]
-
-
-def test_methods_say_what_was_trained_and_what_a_constant_scores() -> None:
-    constants = pd.DataFrame({"task": ["SST", "Quora"], "accuracy": [0.28, 0.63]})
-    frame = smart.methods_frame({BASELINE: result(BASELINE, record("a-s0"))}, constants)
-    lines = frame[frame["source"] == "here"].set_index("metric")
-    assert lines["trained"].to_dict() == {"SST accuracy": True, "Quora accuracy": False, "STS Pearson r": False}
-    assert lines["constant"].to_dict() == {"SST accuracy": 0.28, "Quora accuracy": 0.63, "STS Pearson r": 0.0}
 
 
 @pytest.fixture
@@ -137,20 +131,13 @@ def test_changed_predictions_are_counted_by_which_way_they_went() -> None:
     assert frame.loc["STS", columns].tolist() == [3, 2, 1, 1, 0]
 
 
-def test_the_gap_is_train_minus_dev_and_a_failed_row_is_marked() -> None:
-    frame = smart.gap_frame({BASELINE: result(BASELINE, record("a-s0")), SMART: result(SMART)})
-    assert frame.loc[row(BASELINE).label, ("SST accuracy", "gap")] == pytest.approx(0.1)
-    assert frame.loc[row(BASELINE).label, ("STS Pearson r", "train")] == pytest.approx(0.4)
-    assert frame["", "model"].tolist() == [row(BASELINE).label, row(SMART).label]
-    assert frame.loc[row(SMART).label].isna().sum() == 9
-
-
 def test_no_record_at_all_breaks_no_frame() -> None:
     results = {name: replace(result(name), records=()) for name in (BASELINE, SMART, PCGRAD)}
     store = SimpleNamespace(probes=None, predictions=None)
-    constants = pd.DataFrame({"task": ["SST"], "accuracy": [0.3]})
-    assert smart.methods_frame(results, constants)["source"].unique().tolist() == ["report"]
-    assert set(smart.sweep_table(smart.sweep_frame(results)).columns.get_level_values(1)) == {"lambda", "report"}
+    assert set(smart.sweep_table(smart.sweep_frame(results, AGAINST)).columns.get_level_values(1)) == {
+        "lambda",
+        "report",
+    }
     assert smart.conflict_frame(store, results).empty
     assert smart.changed_frame(store, results[BASELINE], results[SMART], {}).empty
-    assert len(smart.costs_frame(results)) == 3 and len(smart.gap_frame(results)) == 3
+    assert len(smart.costs_frame(results)) == 3

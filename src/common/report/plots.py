@@ -20,10 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from common.errors import StudyError
-from common.report.tables import NAME, provenance
-from common.study.frames import HERE, REPORT
+from common.report.tables import MARK, MARKED, NAME, provenance
+from common.study.baselines import CONSTANT_LABEL
+from common.study.frames import CONSTANT, HERE, REPORT, ZERO_SHOT
 from common.study.session import Study
 from common.study.stats import TASK_NAMES
 from common.study.store import atomic_write
@@ -32,6 +35,7 @@ DPI = 150
 SCREEN_DPI = 96
 MAP_INCHES = 11.0
 LABEL_CHARACTERS = 36
+TITLE_CHARACTERS_AN_INCH = 9
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 12,
@@ -61,6 +65,10 @@ METHOD_COLOURS = {
     "single sentences": _PALETTE[4],
     "random answers": _PALETTE[6],
 }
+# The two lines of every comparison: what needs no training. They differ in their dashes, not in colour alone.
+CONSTANT_LINE = {"color": "black", "linestyle": ":", "linewidth": 1.8}
+ZERO_SHOT_DASHES = ((0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 3)))
+UNTRAINED_BAR = {"alpha": 0.45, "hatch": "///", "edgecolor": "white"}
 # Rows of one method that share a figure: round robin, the joint step, and that with surgery.
 ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_joint": HERE_COLOUR, "siar_mtl_pcgrad": _PALETTE[3]}
 TASK_COLOURS = {"SST": _PALETTE[0], "Quora": _PALETTE[1], "STS": _PALETTE[2], "CFIMDB": _PALETTE[4]}
@@ -71,6 +79,16 @@ SHARE_TITLES = {
     "special": "to [CLS] and [SEP]",
 }
 METRIC_TITLES = {"sst_acc": "SST accuracy", "para_acc": "Quora accuracy", "sts_corr": "STS Pearson r"}
+# A line of one kind in all panels about learning.
+SPLIT_LOOKS = {
+    "style": "split",
+    "style_order": ["dev", "train"],
+    "dashes": ["", (3, 2)],
+    "markers": ["o", "s"],
+    "errorbar": "sd",
+    "linewidth": 2.2,
+    "markersize": 7,
+}
 
 
 def styled(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
@@ -151,32 +169,70 @@ def token_lengths(frame: pd.DataFrame) -> Figure:
 
 @styled
 def comparison(frame: pd.DataFrame) -> Figure:
-    """Reported values as diamonds, ours as bars with one dot a seed, one panel a metric."""
-    metrics, labels = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["label"]))
-    figure, axes = panels(1, len(metrics), 3.7, 1.4 + 0.62 * len(labels), sharey=True)
-    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
+    """Reported values as diamonds, ours as bars with one dot a seed, one panel a metric, and lines for what needs no
+    training: the best constant answer and the encoder as it is."""
+    models = frame[frame["source"].isin([HERE, REPORT])]
+    metrics, labels = list(dict.fromkeys(models["metric"])), list(dict.fromkeys(models["label"]))
+    figure, axes = panels(1, len(metrics), 3.7, 2.0 + 0.62 * len(labels), sharey=True)
+    legend: dict[str, Line2D | Patch] = {}
     for axis, metric in zip(axes, metrics, strict=True):
-        part = frame[frame["metric"] == metric]
-        ours, theirs = part[part["source"] == HERE], part[part["source"] == REPORT]
-        common = {"x": "value", "y": "label", "order": labels, "ax": axis}
-        sns.barplot(ours, hue="label", palette=colours, saturation=1, errorbar=None, width=0.6, legend=False, **common)
-        sns.stripplot(ours, color="black", size=4, jitter=False, legend=False, **common)
-        diamonds = {"marker": "D", "size": 9, "color": "white", "edgecolor": "black", "linewidth": 1.6}
-        sns.stripplot(theirs, jitter=False, **diamonds, **common)
-        holes = [label for label in labels if ours.loc[ours["label"] == label, "value"].isna().all()]
-        for label in holes:
-            axis.text(0, labels.index(label), " no value here", va="center", style="italic")
-        axis.set(xlabel=metric, ylabel="")
+        part = models[models["metric"] == metric]
+        for place, label in enumerate(labels):
+            _bar(axis, place, part[(part["label"] == label) & (part["source"] == HERE)])
+        theirs = part[part["source"] == REPORT]
+        places = theirs["label"].map(labels.index)
+        looks = {"marker": "D", "s": 70, "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5}
+        axis.scatter(theirs["value"], places, **looks)
+        legend |= _baseline_lines(axis, frame[frame["metric"] == metric])
+        axis.set(xlabel=metric, ylabel="", ylim=(len(labels) - 0.5, -0.5))
         axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
         axis.margins(x=0.08)
         axis.axvline(0, color="black", linewidth=0.8)
-    figure.suptitle(f"Bars: here, dots: {count_seeds(frame)}; diamonds: the report's value", fontsize=12)
+    notes = {
+        f"Bars: here, dots: {count_seeds(models)}; diamonds: the report's value": True,
+        "hatched: training did not touch it": not models["trained"].all(),
+        MARKED.rstrip("."): models["at_constant"].any(),
+    }
+    title = "; ".join(note for note, is_needed in notes.items() if is_needed)
+    figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS_AN_INCH * figure.get_figwidth())), fontsize=12)
+    if legend:
+        figure.legend(handles=list(legend.values()), loc="outside lower center", ncols=min(3, len(legend)))
     return figure
+
+
+def _bar(axis: Axes, place: int, ours: pd.DataFrame) -> None:
+    """One row's mean with a dot a seed; a score no better than a constant is marked, a hole says so."""
+    known = ours.dropna(subset="value")
+    if known.empty:
+        axis.text(0, place, " no value here", va="center", style="italic")
+        return
+    first, mean = known.iloc[0], known["value"].mean()
+    looks = {} if first["trained"] else UNTRAINED_BAR
+    axis.barh(place, mean, 0.6, color=METHOD_COLOURS[first["method"]], **looks)
+    axis.plot(known["value"], [place] * len(known), "k.", markersize=7)
+    if first["at_constant"]:
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # a baseline may run through it
+        at = {"textcoords": "offset points", "va": "center", "fontsize": 13, "bbox": box}
+        axis.annotate(MARK, (max(mean, 0), place), (6, 0), **at)
+
+
+def _baseline_lines(axis: Axes, part: pd.DataFrame) -> dict[str, Line2D]:
+    """Label -> the line drawn for it."""
+    legend = {}
+    for value in part.loc[part["source"] == CONSTANT, "value"].dropna():
+        legend[CONSTANT_LABEL] = axis.axvline(value, label=f"{CONSTANT_LABEL} (STS: r = 0)", **CONSTANT_LINE)
+    untrained = part[part["source"] == ZERO_SHOT].groupby("label", sort=False)["value"].mean().dropna()
+    for dashes, (label, value) in zip(ZERO_SHOT_DASHES, untrained.items(), strict=False):
+        looks = {"color": METHOD_COLOURS["zero-shot cosine"], "linestyle": dashes, "linewidth": 2}
+        legend[label] = axis.axvline(value, label=label, **looks)
+    return legend
 
 
 @styled
 def attention(frame: pd.DataFrame) -> Figure:
     """A heat map of one head for each panel of the frame, rows attend to columns (swissBERT, Figures 1 to 3)."""
+    if "missing" in frame:
+        return _hole(frame["missing"].iloc[0])
     names = list(dict.fromkeys(frame["panel"]))
     size = frame["key_position"].max() + 1
     # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
@@ -235,20 +291,104 @@ def attention_by_layer(frame: pd.DataFrame) -> Figure:
 
 @styled
 def learning_curves(frame: pd.DataFrame) -> Figure:
-    """Dev metrics after every epoch, one line a model, a band where there are several seeds."""
-    figure, axes = panels(1, len(METRIC_TITLES), 4.4, 4.6)
-    colours = {row["label"]: ROW_COLOURS.get(row["row"], METHOD_COLOURS[row["method"]]) for _, row in frame.iterrows()}
-    for axis, (metric, title) in zip(axes, METRIC_TITLES.items(), strict=True):
+    """Scores after every epoch, one line a model, dev solid and train dashed, a band where there are several seeds."""
+    metrics = [metric for metric in METRIC_TITLES if metric in set(frame["metric"])]
+    figure, axes = panels(1, len(metrics), 4.6, 4.9)
+    colours = row_colours(frame)
+    for axis, metric in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == metric]
-        sns.lineplot(
-            part, x="epoch", y="value", hue="label", style="label", markers=True, dashes=False, palette=colours,
-            errorbar="sd", linewidth=2.2, markersize=8, legend=axis is axes[0], ax=axis,
-        )  # fmt: skip
-        axis.set(title=title, xlabel="epoch", ylabel=f"{title} (dev)")
+        looks = SPLIT_LOOKS | {"hue": "label", "palette": colours}
+        sns.lineplot(part, x="epoch", y="value", legend=axis is axes[0], ax=axis, **looks)
+        shown = " and ".join(dict.fromkeys(part["split"]))
+        axis.set(title=METRIC_TITLES[metric], xlabel="epoch", ylabel=f"{METRIC_TITLES[metric]} ({shown})")
         axis.set_xticks(sorted(set(part["epoch"])))
-    legend_below(figure, axes[0])
+    _split_legend(figure, axes[0], frame)
     figure.suptitle(count_seeds(frame, "; bands: one standard deviation"), fontsize=12)
     return figure
+
+
+@styled
+def phases(frame: pd.DataFrame) -> Figure:
+    """All scores of a run that trains its tasks one after the other, epoch by epoch, one panel a model."""
+    labels = list(dict.fromkeys(frame["label"]))
+    figure, axes = panels(len(labels), 1, 9.0, 4.6)
+    part = frame[frame["metric"].isin(METRIC_TITLES)].assign(score=lambda part: part["metric"].map(METRIC_TITLES))
+    colours = {METRIC_TITLES[m]: c for m, c in zip(METRIC_TITLES, TASK_COLOURS.values(), strict=False)}
+    for axis, label in zip(axes, labels, strict=True):
+        own = part[part["label"] == label]
+        scores = [score for score in colours if score in set(own["score"])]
+        looks = SPLIT_LOOKS | {"hue": "score", "hue_order": scores, "palette": colours}
+        sns.lineplot(own, x="epoch", y="value", legend=axis is axes[0], ax=axis, **looks)
+        spans = own.groupby("trained", sort=False)["epoch"].agg(["min", "max"])
+        for name, (start, stop) in spans.iterrows():
+            axis.axvline(stop + 0.5, color="0.5", linewidth=1)
+            axis.text((start + stop) / 2, 1.02, f"trained: {name}", transform=axis.get_xaxis_transform(), ha="center")
+        axis.set(xlabel="epoch", ylabel="accuracy, or Pearson r", xlim=(0.5, own["epoch"].max() + 0.5))
+        axis.set_title(textwrap.fill(label, 2 * LABEL_CHARACTERS), pad=26)
+        axis.set_xticks(sorted(set(own["epoch"])))
+    _split_legend(figure, axes[0], part)
+    figure.suptitle(count_seeds(frame, "; bands: one standard deviation"), fontsize=12)
+    return figure
+
+
+@styled
+def gaps(frame: pd.DataFrame) -> Figure:
+    """Train and dev after the last epoch, joined by a line as long as the gap, one panel a metric.
+
+    So a small gap between two low scores, of a model that has learnt nothing, does not look like a good one.
+    """
+    metrics = [metric for metric in METRIC_TITLES if metric in set(frame["metric"])]
+    labels = list(dict.fromkeys(frame["label"]))
+    last, theirs = (
+        frame[(frame["epoch"] == frame["last"]) & (frame["source"] == HERE)],
+        frame[frame["source"] == REPORT],
+    )
+    figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True)
+    for axis, metric in zip(axes, metrics, strict=True):
+        groups = last[last["metric"] == metric].groupby("label", sort=False)
+        printed = theirs[theirs["metric"] == metric]
+        places = [labels.index(label) + 0.28 for label in printed["label"]]
+        axis.hlines(places, printed["dev"], printed["train"], color=REPORT_COLOUR, linewidth=1.5)
+        looks = {"marker": "D", "edgecolor": REPORT_COLOUR, "s": 40, "zorder": 3}
+        axis.scatter(printed["dev"], places, color=REPORT_COLOUR, **looks)
+        axis.scatter(printed["train"], places, color="white", **looks)
+        for label, part in groups:
+            colour, place = METHOD_COLOURS[part["method"].iloc[0]], labels.index(label)
+            train, dev = part["train"], part["dev"]
+            axis.hlines(place, dev.mean(), train.mean(), color=colour, linewidth=4, alpha=0.6)
+            for values, marker, name in ((dev, "o", "dev"), (train, "s", "train")):
+                face = colour if name == "dev" else "white"
+                looks = {"marker": marker, "markersize": 9, "markerfacecolor": face, "markeredgecolor": colour}
+                spread = values.std() if len(values) > 1 else None
+                axis.errorbar(values.mean(), place, xerr=spread, color=colour, capsize=3, **looks)
+        axis.set(xlabel=METRIC_TITLES[metric], ylabel="", ylim=(len(labels) - 0.5, -0.5))
+        axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
+    bars = count_seeds(frame, "; error bars: one standard deviation")
+    what = "After the last epoch; filled: dev, hollow: train, line: the gap; grey diamonds: the report"
+    figure.suptitle(f"{what}; {bars}", fontsize=12)
+    return figure
+
+
+def row_colours(frame: pd.DataFrame) -> dict[str, str]:
+    """Label -> the colour of its method; models of one method in one figure take colours of their own."""
+    rows = frame.drop_duplicates("label")
+    colours = {row["label"]: ROW_COLOURS.get(row["row"], METHOD_COLOURS[row["method"]]) for _, row in rows.iterrows()}
+    if len(set(colours.values())) == len(colours):
+        return colours
+    return dict(zip(colours, sns.color_palette("colorblind", len(colours)).as_hex(), strict=True))
+
+
+def _split_legend(figure: Figure, axis: Axes, frame: pd.DataFrame) -> None:
+    """The legend of colours, and that of dashes where the frame has both splits."""
+    handles, labels = axis.get_legend_handles_labels()
+    axis.get_legend().remove()
+    is_both = frame["split"].nunique() > 1
+    unnamed = ("label", "score", "split", *(() if is_both else SPLIT_LOOKS["style_order"]))
+    kept = [(handle, label) for handle, label in zip(handles, labels, strict=True) if label not in unnamed]
+    handles, labels = zip(*kept, strict=True)
+    columns = 2 if max(map(len, labels)) > LABEL_CHARACTERS else 3
+    wrapped = [textwrap.fill(label, 2 * LABEL_CHARACTERS) for label in labels]
+    figure.legend(handles, wrapped, loc="outside lower center", ncols=min(columns, len(labels)))
 
 
 @styled
@@ -286,9 +426,9 @@ def threshold_curves(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _hole() -> Figure:
-    figure, axes = panels(1, 1, 6, 2)
-    axes[0].text(0.5, 0.5, "Nothing to draw: no finished run.", ha="center", va="center")
+def _hole(reason: str = "no finished run.") -> Figure:
+    figure, axes = panels(1, 1, 8, 2)
+    axes[0].text(0.5, 0.5, f"Nothing to draw: {reason}", ha="center", va="center")
     axes[0].set_axis_off()
     return figure
 

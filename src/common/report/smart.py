@@ -8,38 +8,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from common.report.plots import HERE_COLOUR, ROW_COLOURS, count_seeds, legend_below, panels, styled
+from common.report.plots import (
+    CONSTANT_LINE,
+    HERE_COLOUR,
+    ROW_COLOURS,
+    count_seeds,
+    legend_below,
+    panels,
+    styled,
+)
+from common.study.baselines import CONSTANT_LABEL
 from common.study.frames import HERE, REPORT
 from common.study.smart import OTHER_HEADS
 from common.study.stats import TASK_NAMES
 
 _PALETTE = sns.color_palette("colorblind", 10).as_hex()
-TRAINED = {True: "here, trained on the task", False: "here, not trained on it"}
-TRAINED_COLOURS = {TRAINED[True]: HERE_COLOUR, TRAINED[False]: "#9fc5dd"}
 DIAMOND = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5, "legend": False}
-
-
-@styled
-def methods(frame: pd.DataFrame) -> Figure:
-    """Reported diamonds and our bars per method, pale where no training touched the head (the report's Figure 3)."""
-    metrics, labels = list(dict.fromkeys(frame["metric"])), list(dict.fromkeys(frame["label"]))
-    figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True)
-    for axis, metric in zip(axes, metrics, strict=True):
-        part = frame[frame["metric"] == metric]
-        ours, theirs = part[part["source"] == HERE], part[part["source"] == REPORT]
-        common = {"x": "value", "y": "label", "ax": axis}
-        bars = {"hue": ours["trained"].map(TRAINED), "palette": TRAINED_COLOURS, "saturation": 1, "dodge": False}
-        sns.barplot(ours, order=labels, errorbar=None, width=0.65, legend=False, **bars, **common)
-        sns.stripplot(ours, order=labels, color="black", size=4, jitter=False, **common)
-        sns.scatterplot(theirs, s=70, **DIAMOND, **common)
-        axis.axvline(part["constant"].iloc[0], color="black", linestyle=":", linewidth=1.8)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set(xlabel=metric, ylabel="")
-    handles = [Line2D([], [], linewidth=9, color=colour, label=name) for name, colour in TRAINED_COLOURS.items()]
-    constant = Line2D([], [], color="black", linestyle=":", label="a constant answer (STS: r = 0)")
-    figure.legend(handles=[*handles, _diamond(), constant], loc="outside lower center", ncols=2)
-    figure.suptitle(f"Dots: {count_seeds(frame)}", fontsize=12)
-    return figure
 
 
 @styled
@@ -51,17 +35,20 @@ def sweep(frame: pd.DataFrame) -> Figure:
     for axis, metric in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == metric]
         sources = {name: part[part["source"] == name] for name in (HERE, REPORT, OTHER_HEADS)}
-        _curve(sources[HERE], axis, HERE_COLOUR, "here (band: one sd over seeds)", "o")
+        seeds = sources[HERE]["seed"].nunique()
+        _curve(sources[HERE], axis, HERE_COLOUR, "here" + " (band: one sd over seeds)" * (seeds > 1), "o")
         _curve(sources[OTHER_HEADS], axis, _PALETTE[1], "mean of other random heads (band: one sd)", "s")
         sns.scatterplot(sources[REPORT], x="lambda", y="value", s=80, ax=axis, **DIAMOND)
         axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
         axis.set_xticks([0, 0.1, 1, 5, 10, 20, 50], ["0", "0.1", "1", "5", "10", "20", "50"], fontsize=10)
         axis.minorticks_off()
         axis.axvline(0.04, color="0.5", linestyle=":", linewidth=1.5)
+        axis.axhline(part["constant"].iloc[0], label=CONSTANT_LABEL, **CONSTANT_LINE)
         axis.set(title=metric, xlabel="lambda (0 apart, then a log scale)", ylabel=metric)
         legend |= {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
     figure.legend(handles=[*legend.values(), _diamond()], loc="outside lower center", ncols=3)
-    title = f"SMART on SST alone, {count_seeds(frame)}; dashed: lambda 0; nothing here is trained on Quora or STS"
+    noise = f"{count_seeds(frame)}{', no band of ours' * (frame['seed'].nunique() < 2)}"
+    title = f"SMART on SST alone, {noise}; dashed: lambda 0; nothing here is trained on Quora or STS"
     figure.suptitle(title, fontsize=12)
     return figure
 

@@ -68,8 +68,11 @@ def waterfall(frame: pd.DataFrame) -> Figure:
         for place, (label, bar) in enumerate(means.iterrows()):
             _step(axis, place, bar, steps.index.get_indexer([steps.loc[label, "over"]])[0], steps.loc[label, "role"])
             seeds = ours.loc[ours["label"] == label, "gain"]
-            axis.plot([place] * len(seeds), bar["start"] + seeds, "k.", markersize=6 if len(seeds) > 1 else 0)
-        count = f"here, {count_seeds(ours)}" if source == HERE else "as the report prints it"
+            if len(seeds) > 1:
+                axis.plot([place] * len(seeds), bar["start"] + seeds, "k.", markersize=6)
+                axis.errorbar(place, bar["stop"], yerr=seeds.std(), color="black", capsize=4, linewidth=1.5)
+        noise = "no noise known" if ours["seed"].nunique() < 2 else "error bars: one sd of the gain over seeds"
+        count = f"here, {count_seeds(ours)}: {noise}" if source == HERE else "as the report prints it, one run each"
         axis.set(title=count, xlabel="model", ylabel="overall dev score, raw")
         axis.set_xticks(range(len(steps)), [label.removeprefix("Model ") for label in steps.index])
         axis.margins(y=0.08)
@@ -79,17 +82,19 @@ def waterfall(frame: pd.DataFrame) -> Figure:
 
 @styled
 def random_heads(frame: pd.DataFrame) -> Figure:
-    """Scores of the baseline under many random heads, beside the one draw that the report prints and its own."""
+    """Scores of the baseline over many random heads as shares of the draws, beside the one draw that the report prints
+    and its own model."""
     metrics = [name for name in ("para_acc", "sts_corr", "overall") if name in set(frame["metric"])]
     figure, axes = panels(1, len(metrics), 4.8, 4.6, sharey=True)
     for axis, name in zip(axes, metrics, strict=True):
         part = frame[frame["metric"] == name]
-        axis.scatter(part["value"], part["draw"], s=36, color=HERE_COLOUR, label="one random head")
+        sns.ecdfplot(part, x="value", color=HERE_COLOUR, linewidth=2.5, label="random heads", ax=axis)
+        axis.plot(part["value"], np.full(len(part), -0.03), "|", color=HERE_COLOUR, markersize=14)
         axis.axvline(part["reported"].iloc[0], color=REPORT_COLOUR, linestyle="--", label="reported baseline")
         axis.axvline(part["best_model"].mean(), color="black", linewidth=2, label="Model H here")
-        axis.set(xlabel=AXIS_LABELS[name], ylabel="number of the draw", yticks=range(0, part["draw"].max() + 1, 5))
+        axis.set(xlabel=AXIS_LABELS[name], ylabel="share of the draws up to this score", ylim=(-0.08, 1.03))
     count = f"{frame['draw'].nunique()} random heads, {count_seeds(frame)}"
-    figure.suptitle(f"The baseline with {count}", fontsize=12)
+    figure.suptitle(f"The baseline with {count}; ticks: the draws", fontsize=12)
     legend_below(figure, axes[0])
     return figure
 

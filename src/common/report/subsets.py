@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.report.plots import METHOD_COLOURS, count_seeds, panels, styled
+from common.report.plots import METHOD_COLOURS, count_seeds, panels, row_colours, styled
 
 MARKERS = ("o", "s", "^", "v", "P", "X", "p", "*")
 DASHES = ("-", "--", ":", "-.")
@@ -48,12 +48,13 @@ def accuracy(frame: pd.DataFrame) -> Figure:
     for axis, (name, part) in zip(axes, groups.items(), strict=True):
         colours = dict(zip(part["label"], part["method"].map(METHOD_COLOURS), strict=True))
         sns.pointplot(
-            part, x="accuracy", y="subset", hue="label", order=subsets, hue_order=models, palette=colours, ax=axis,
+            part, x="value", y="subset", hue="label", order=subsets, hue_order=models, palette=colours, ax=axis,
             markers=list(MARKERS[: len(models)]), linestyle="none", dodge=dodge, errorbar="sd", markersize=9,
         )  # fmt: skip
         _reported(axis, part, subsets, models)
+        _intervals(axis, part, subsets, models, colours)
         for place, subset in enumerate(subsets):
-            pairs = part.loc[part["subset"] == subset, "pairs"].iloc[0]
+            pairs = part.loc[part["subset"] == subset, "n"].iloc[0]
             text = f"n = {pairs:,}" if pairs else "no such pair"
             axis.text(0.06, place - 0.36, text, va="center", fontsize=11)
             axis.axhline(place + 0.5, color="0.8", linewidth=0.8)
@@ -62,7 +63,8 @@ def accuracy(frame: pd.DataFrame) -> Figure:
     _legend(figure, axes[0])
     for axis in axes[1:]:
         axis.get_legend().remove()
-    figure.suptitle(f"Diamonds: the report's value; {count_seeds(frame)}", fontsize=12)
+    noise = "thin lines: what so few pairs leave open (95 %)"
+    figure.suptitle(f"Diamonds: the report's value; {noise}; {count_seeds(frame)}", fontsize=12)
     return figure
 
 
@@ -70,8 +72,8 @@ def accuracy(frame: pd.DataFrame) -> Figure:
 def over_epochs(frame: pd.DataFrame) -> Figure:
     """SST dev accuracy after every epoch, one line a model and seed."""
     figure, (axis,) = panels(1, 1, 8.6, 5.0)
-    part = frame[frame["metric"] == "sst_acc"]
-    colours = dict(zip(part["label"], part["method"].map(METHOD_COLOURS), strict=True))
+    part = frame[(frame["metric"] == "sst_acc") & (frame["split"] == "dev")]
+    colours = row_colours(part)
     sns.lineplot(
         part, x="epoch", y="value", hue="label", style="label", units="run_id", estimator=None, palette=colours,
         markers=True, linewidth=2, markersize=9, ax=axis,
@@ -92,6 +94,17 @@ def _legend(figure: Figure, axis: Axes) -> None:
 def _reported(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[str]) -> None:
     """Diamonds at the height of the model's own marker."""
     known = part.dropna(subset="reported").drop_duplicates(["subset", "label"])
+    axis.scatter(known["reported"], _heights(known, subsets, models), **HOLLOW)
+
+
+def _intervals(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[str], colours: dict) -> None:
+    """The interval that so many pairs leave, of the mean over seeds; an n of four says next to nothing."""
+    means = part.groupby(["subset", "label"], sort=False)[["low", "high"]].mean().dropna().reset_index()
+    lines = zip(_heights(means, subsets, models), means["low"], means["high"], means["label"], strict=True)
+    for height, low, high, label in lines:
+        axis.plot([low, high], [height, height], color=colours[label], linewidth=1.2, zorder=1)
+
+
+def _heights(part: pd.DataFrame, subsets: list[str], models: list[str]) -> list[float]:
     shifts = np.linspace(0, SPREAD, len(models)) - SPREAD / 2 if len(models) > 1 else np.zeros(1)
-    places = [subsets.index(s) + shifts[models.index(m)] for s, m in zip(known["subset"], known["label"], strict=True)]
-    axis.scatter(known["reported"], places, **HOLLOW)
+    return [subsets.index(s) + shifts[models.index(m)] for s, m in zip(part["subset"], part["label"], strict=True)]

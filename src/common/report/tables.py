@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import Markdown
 
 from common.errors import StudyError
+from common.spec import RunSpec
+from common.study.architecture import architecture
 from common.study.session import Study
+from common.study.stats import AT_CONSTANT
 from common.study.store import atomic_write
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
 MISSING = "\N{EN DASH}"
-SIGNED = ("difference", "printed difference", "our difference")
+MARK = "\N{DAGGER}"
+MARKED = f"{MARK} no better than the best constant answer."
+SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap")
 SCIENTIFIC = ("largest difference",)
 PERCENT = ("share", "share of training", "share truncated")
 LATEX_SPECIAL = str.maketrans(
@@ -60,6 +66,11 @@ def reading(template: str, **values: object) -> Markdown:
     return Markdown(template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()}))
 
 
+def diagram(spec: RunSpec) -> Markdown:
+    """How a model is built, as a diagram that JupyterLab and GitHub draw from its text."""
+    return Markdown(f"```mermaid\n{architecture(spec)}\n```")
+
+
 def contamination_note(lab: Study) -> str:
     """What a reader must know about this encoder's numbers; empty for an encoder without a known caveat."""
     return CAVEATS.get(lab.encoder, "")
@@ -84,6 +95,8 @@ def save(lab: Study, name: str, frame: pd.DataFrame, caption: str, from_runs: bo
     """
     if not NAME.fullmatch(name):
         raise StudyError("E-NAME", "table", f"{name!r} is no table name.", "It looks like 02_table2.")
+    marks = [column for column in frame.columns if _leaf(column) == AT_CONSTANT]
+    caption = f"{caption} {MARKED}" if (frame[marks] == True).any(axis=None) else caption  # noqa: E712, may be missing
     caption = f"{caption} {provenance(lab)}" if from_runs else caption
     folder: Path = lab.places.tables
     plain = flattened(frame)
@@ -101,21 +114,15 @@ def show(frame: pd.DataFrame) -> Shown:
 
 
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
-    """All cells as text with three decimals; a standard deviation joins the mean it belongs to."""
-    columns = {}
-    for position, column in enumerate(frame.columns):
-        leaf = _leaf(column)
-        if leaf == "sd":
-            continue
+    """All cells as text with three decimals; a deviation and the mark of a low score join the mean they belong to."""
+    columns, kept = {}, [position for position, column in enumerate(frame.columns) if _leaf(column) not in JOINED]
+    for position in kept:
+        leaf = _leaf(frame.columns[position])
         texts = [cell(value, leaf) for value in frame.iloc[:, position]]
-        if leaf == "here" and _has_deviation(frame, position):
-            deviations = frame.iloc[:, position + 1]
-            pairs = zip(texts, deviations, strict=True)
-            texts = [text if pd.isna(sd) else f"{text} ± {cell(sd)}" for text, sd in pairs]
-        columns[column] = texts
-    text = pd.DataFrame(columns, index=frame.index)
-    text.columns = frame.columns[[_leaf(column) != "sd" for column in frame.columns]]
-    return text
+        for name, follower in _followers(frame, position):
+            texts = [text + JOINED[name](value) for text, value in zip(texts, follower, strict=True)]
+        columns[position] = texts
+    return pd.DataFrame(columns, index=frame.index).set_axis(frame.columns[kept], axis=1)
 
 
 def cell(value: object, column: str = "") -> str:
@@ -191,7 +198,16 @@ def _flat(column: object) -> str:
     return ": ".join(part for part in column if part) if isinstance(column, tuple) else column
 
 
-def _has_deviation(frame: pd.DataFrame, position: int) -> bool:
-    """Whether the next column is the standard deviation of this one."""
-    following = frame.columns[position + 1 : position + 2]
-    return len(following) == 1 and _leaf(following[0]) == "sd"
+def _followers(frame: pd.DataFrame, position: int) -> Iterator[tuple[str, pd.Series]]:
+    """The columns right of this one that are shown in its cells."""
+    for place in range(position + 1, frame.shape[1]):
+        if (leaf := _leaf(frame.columns[place])) not in JOINED:
+            return
+        yield leaf, frame.iloc[:, place]
+
+
+# What stands in the cells of the column before it, and how.
+JOINED = {
+    "sd": lambda sd: "" if pd.isna(sd) else f" ± {cell(sd)}",
+    AT_CONSTANT: lambda is_low: MARK if is_low is True else "",
+}

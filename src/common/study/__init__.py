@@ -1,5 +1,6 @@
 """Rows of the reports' tables, the runs behind them, and the store they live in: what a notebook imports."""
 
+from common.study.baselines import baselines
 from common.study.cards import data_card, parity_card
 from common.study.rows import Row, changes, examples, row, rows, variant
 from common.study.session import Failure, Results, RowResult, Study, open_study
@@ -10,6 +11,7 @@ __all__ = [
     "Row",
     "RowResult",
     "Study",
+    "baselines",
     "changes",
     "data_card",
     "examples",

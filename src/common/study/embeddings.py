@@ -17,6 +17,7 @@ from sklearn.metrics import roc_auc_score, silhouette_samples
 from threadpoolctl import threadpool_limits
 
 from common.study import frames, reported
+from common.study.baselines import Baselines
 from common.study.cards import labels_card
 from common.study.session import Results, RowResult, Study
 from common.study.stats import MAIN_METRICS, TASK_NAMES, main_metrics, mean, runs_of
@@ -168,9 +169,9 @@ def factor_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["model", "seed", "task", "factor", "training loss", "factor x loss"])
 
 
-def metric_frame(results: Results) -> pd.DataFrame:
+def metric_frame(results: Results, against: Baselines) -> pd.DataFrame:
     """`frames.metric_frame` of what a report's own tables print, its long labels on several lines."""
-    frame = frames.metric_frame(results, main_metrics(results)[:4])
+    frame = frames.metric_frame(results, against, main_metrics(results)[:4])
     return frame.assign(label=frame["label"].str.wrap(40))
 
 
@@ -198,24 +199,6 @@ def on_split(results: Results, split: str) -> Results:
         numbers = {name: printed[key] for name, key in keys.items() if key in printed}
         found[row_id] = replace(result, row=replace(result.row, reported=numbers, split=split))
     return found
-
-
-def gaps(results: Results) -> Results:
-    """The same rows with train minus dev in place of every metric, printed and ours, for tables and figures of metrics.
-
-    Ours are of a sample of the training examples of each task, and a metric that lacks one side is left out.
-    """
-    train, dev, found = on_split(results, "train"), on_split(results, "dev"), Results()
-    for row_id, result in dev.items():
-        ours = [_gap(record["metrics"].get("train", {}), record["metrics"]["dev"]) for record in result.records]
-        records = tuple(r | {"metrics": {"dev": gap}} for r, gap in zip(result.records, ours, strict=True))
-        row = replace(result.row, reported=_gap(train[row_id].row.reported, result.row.reported))
-        found[row_id] = replace(result, row=row, records=records)
-    return found
-
-
-def _gap(train: dict, dev: dict) -> dict[str, float]:
-    return {name: train[name] - dev[name] for name in train if None not in (train[name], dev.get(name))}
 
 
 def _first(store: RunStore, result: RowResult | None) -> tuple[dict, dict[str, np.ndarray]]:

@@ -30,6 +30,7 @@ import psutil
 
 import common
 from common.errors import StudyError
+from common.machine import usable_cores
 
 WORKER = (sys.executable, "-m", "common.study.worker")
 POOL, FORCE = "STUDY_POOL", "STUDY_FORCE"  # what a runner tells its kernels
@@ -287,7 +288,7 @@ def become_worker() -> None:
 
 def default_jobs(threads: int | None) -> int:
     """As many workers as fit on the cores this process may use; one when a run takes all of them."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = usable_cores()
     cores = min(allowed, psutil.cpu_count(logical=False) or allowed)
     return max(1, cores // threads) if threads else 1
 

@@ -14,26 +14,42 @@ import pandas as pd
 
 from common.data.tasks import TASKS
 from common.study import reported
+from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines
 from common.study.reported import stated
-from common.study.rows import rows
+from common.study.rows import Row, rows
 from common.study.session import Results, RowResult
-from common.study.stats import ABSENT, MAIN_METRICS, METRICS, TASK_NAMES, mean, names_of, runs_of, value
+from common.study.stats import (
+    ABSENT,
+    HERE,
+    MAIN_METRICS,
+    METRICS,
+    REPORT,
+    TASK_NAMES,
+    at_constant,
+    mean,
+    names_of,
+    runs_of,
+    value,
+)
 from common.study.store import RunStore
+from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS
 
-# swissBERT's heat maps, and the share of attention that its reading of each is about (section 6). Whether it counts
-# layers from 0 or 1 is not said.
+# swissBERT's heat maps: the layer each is said to show, and the share of attention that its reading is about (section
+# 6). Whether the report counts its 12 layers from 0 or from 1 is not said. Counted from 0, as code does, 11 is the last
+# one and the three lie evenly; so we take it (DEVIATIONS.md).
 ATTENTION_PANELS = {
-    "first": ("Figure 1, layer 1", "cross"),
-    "middle": ("Figure 2, layer 6", "near"),
-    "last": ("Figure 3, layer 11", "match"),
+    "first": ("Figure 1", 1, "cross"),
+    "middle": ("Figure 2", 6, "near"),
+    "last": ("Figure 3", 11, "match"),
 }
+REPORT_LAYERS = 12
 SHARE_NAMES = {
     "cross": "other sentence",
     "match": "equal tokens there",
     "near": "own neighbours",
     "special": "special tokens",
 }
-REPORT, HERE = "report", "here"
+CONSTANT, ZERO_SHOT = "constant", "zero-shot"
 
 
 def in_table(results: Results, report: str, table: str) -> Results:
@@ -140,36 +156,87 @@ def parity_frame(card: dict) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["what", "against", "largest difference"])
 
 
-def metric_frame(results: Results, metrics: tuple[str, ...] = MAIN_METRICS, split: str = "dev") -> pd.DataFrame:
-    """Reported values and ours, one line per row, metric and seed; the report's lines have no seed."""
+def metric_frame(
+    results: Results, against: Baselines, metrics: tuple[str, ...] = MAIN_METRICS, split: str = "dev"
+) -> pd.DataFrame:
+    """Reported values, ours and the baselines', one line per row, metric and seed; the report's have no seed.
+
+    trained says whether training touched what the metric is made of, at_constant whether ours is no better than the
+    best constant answer.
+    """
     lines = []
     for row_id, result in results.items():
-        known = names_of(row_id, result)
         for metric in metrics:
-            line = known | {"metric": METRICS[metric]}
+            line = names_of(row_id, result) | {"metric": METRICS[metric], "trained": is_trained(result.row, metric)}
+            line |= {"at_constant": False}
             reported = result.row.reported.get(metric)
             lines.append(line | {"source": REPORT, "seed": None, "run_id": None, "value": reported})
-            for record in result.records:
-                ours = {"source": HERE, "seed": record["spec"]["seed"], "run_id": record["run_id"]}
-                lines.append(line | ours | {"value": value(record, metric, split)})
+            lines += [line | found for found in _measured(result, metric, split, against)]
+    lines += _baseline_lines(against, metrics) if split == "dev" else []
     return pd.DataFrame(lines).astype({"value": float, "seed": "Int64"})
+
+
+def _baseline_lines(against: Baselines, metrics: tuple[str, ...]) -> list[dict]:
+    """The constant answer's and the zero-shot rows' scores, as far as they have the metric."""
+    lines = []
+    for metric in metrics:
+        line = {"metric": METRICS[metric], "trained": False, "at_constant": False}
+        constant = {"row": CONSTANT_ROW, "label": CONSTANT_LABEL, "source": CONSTANT}
+        lines.append(line | constant | {"value": against.constants.get(metric)})
+        for row_id, result in against.zero_shot.items():
+            known = line | names_of(row_id, result)
+            lines += [known | found | {"source": ZERO_SHOT} for found in _measured(result, metric, "dev", against)]
+    return [line for line in lines if line["value"] is not None]
+
+
+def is_trained(of: Row, metric: str) -> bool:
+    """Whether the row trains the task of a metric, or all tasks of an overall."""
+    trained = {task.name for spec in of.specs if spec.epochs for task in spec.trained_tasks}
+    tasks = [task for task, name in METRIC_NAMES.items() if metric.startswith(name.split("_")[0])]
+    return trained >= set(tasks or OVERALL_TASKS)
+
+
+def _measured(result: RowResult, metric: str, split: str, against: Baselines) -> list[dict]:
+    """Ours, one a seed; whether it is no better than a constant is a question to the mean over seeds, as in tables."""
+    known = {"source": HERE, "at_constant": at_constant(result, metric, split, against)}
+    return [
+        known | {"seed": record["spec"]["seed"], "run_id": record["run_id"], "value": value(record, metric, split)}
+        for record in result.records
+    ]
+
+
+def attention_layers(layers: int) -> dict[str, int | None]:
+    """Panel -> index from 0 of the layer at the depth of the report's; None where it has no layer of its own.
+
+    An encoder of two layers has a first and a last one, and none between them.
+    """
+    depths = {panel: number / (REPORT_LAYERS - 1) for panel, (_, number, _) in ATTENTION_PANELS.items()}
+    found: dict[str, int | None] = {panel: round(depth * (layers - 1)) for panel, depth in depths.items()}
+    for panel, others in (("middle", ("first", "last")), ("last", ("first",))):
+        if found[panel] in [found[other] for other in others]:
+            found[panel] = None
+    return found
 
 
 def attention_map(store: RunStore, result: RowResult, panel: str, head: int = 0) -> pd.DataFrame:
     """One head's attention on the named pair in the first, middle or last layer (swissBERT, Figures 1-3), one run.
 
-    In an encoder of two layers the first is the middle one too. dev_share is what this head gives, over all STS dev
-    pairs, to what the report's reading of the figure is about (`share_of`), dev_share_all the mean over the layer's
-    heads.
+    dev_share is what this head gives, over all STS dev pairs, to what the report's reading of the figure is about
+    (`share_of`), dev_share_all the mean over the layer's heads. Where the encoder has no layer of its own for the
+    panel, the frame is one line that says so (`missing`).
     """
-    (figure, share), lines = ATTENTION_PANELS[panel], []
+    (figure, number, share), lines = ATTENTION_PANELS[panel], []
     for record in result.runs[:1]:
         probes, tokens = store.probes(record["run_id"]), record["probes"]["pair_tokens"]
         maps = probes["pair_attention"]  # (L, A, T, T)
-        index = {"first": 0, "middle": (len(maps) - 1) // 2, "last": len(maps) - 1}[panel]
+        index = attention_layers(len(maps))[panel]
+        known = {"run_id": record["run_id"], "layers": len(maps), "panel": panel, "share_of": share}
+        known |= {"shown_as": f"{figure}, layer {number} of {REPORT_LAYERS}"}
+        if index is None:
+            why = f"an encoder of {len(maps)} layers has none of its own here."
+            return pd.DataFrame([known | {"missing": why}])
         masses = probes[f"{share}_mass"][index]  # (A,)
-        known = {"run_id": record["run_id"], "layers": len(maps), "layer": index + 1, "head": head + 1}
-        known |= {"panel": panel, "shown_as": figure, "share_of": share}
+        known |= {"layer": index + 1, "head": head + 1}
         known |= {"dev_share": float(masses[head]), "dev_share_all": float(masses.mean())}
         for (i, j), weight in np.ndenumerate(maps[index, head]):
             cells = {"query_position": i, "query": tokens[i], "key_position": j, "key": tokens[j]}
@@ -183,11 +250,13 @@ def map_caption(maps: pd.DataFrame) -> str:
     if maps.empty:
         return "No finished run."
     first = maps.iloc[0]
+    if "missing" in maps:
+        return f"{first['shown_as']} there: {first['missing']}"
     return (
-        f"Attention of head {first['head']} in layer {first['layer']} of {first['layers']} on the report's pair "
-        f"({first['shown_as']} there); rows attend to columns. Over all STS dev pairs this head gives "
-        f"{100 * first['dev_share']:.1f} % of its attention to {SHARE_NAMES[first['share_of']]}, the layer's heads "
-        f"{100 * first['dev_share_all']:.1f} % on average."
+        f"Attention of head {first['head']} in layer {first['layer']} of {first['layers']} (index {first['layer'] - 1} "
+        f"from 0) on the report's pair ({first['shown_as']} there); rows attend to columns. Over all STS dev pairs "
+        f"this head gives {100 * first['dev_share']:.1f} % of its attention to {SHARE_NAMES[first['share_of']]}, the "
+        f"layer's heads {100 * first['dev_share_all']:.1f} % on average."
     )
 
 
@@ -226,21 +295,6 @@ def threshold_frame(store: RunStore, results: Results) -> pd.DataFrame:
         lines += [known | {"threshold": round(float(x), 3), "accuracy": float(y)} for x, y in points]
     columns = ["row", "label", "method", "run_id", "seed", "used", "threshold", "accuracy"]
     return pd.DataFrame(lines, columns=columns)
-
-
-def gap_frame(results: Results) -> pd.DataFrame:
-    """Train and dev scores and train minus dev, means over seeds: how much of a score is memory (at the best epoch)."""
-    lines = []
-    for row_id, result in results.items():
-        line: dict = {("", "model"): result.row.label}
-        for metric in MAIN_METRICS[:-1]:
-            train, dev = (mean(results, row_id, metric, split) for split in ("train", "dev"))
-            are_numbers = isinstance(train, float) and isinstance(dev, float)
-            quantities = {"train": train, "dev": dev, "difference": train - dev if are_numbers else ABSENT}
-            line |= {(METRICS[metric], name): quantity for name, quantity in quantities.items()}
-        lines.append(line | {("runs", "seeds"): len(result.records)})
-    frame = pd.DataFrame(lines)
-    return frame.set_axis(pd.MultiIndex.from_tuples(list(frame.columns)), axis=1)
 
 
 def differences(results: Results, base: str, metrics: tuple[str, ...] = MAIN_METRICS) -> pd.DataFrame:

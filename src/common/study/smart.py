@@ -12,7 +12,8 @@ import pandas as pd
 
 from common.data.tasks import TASKS
 from common.spec import TaskSpec
-from common.study.frames import HERE, metric_frame
+from common.study.baselines import Baselines
+from common.study.frames import HERE, REPORT, metric_frame
 from common.study.session import Results, RowResult
 from common.study.stats import METRICS, TASK_NAMES, runs_of
 from common.study.store import RunStore
@@ -30,28 +31,16 @@ COSTS = ("updates", "examples", "seconds", *(f"ms {per}" for per in PER))
 RATIOS = {"minutes quoted": "as quoted", "seconds": "whole training"} | {f"ms {per}": per for per in PER}
 
 
-def methods_frame(results: Results, constants: pd.DataFrame) -> pd.DataFrame:
-    """Reported values and ours per row, metric and seed; whether the row trains that task, and what a constant scores.
-
-    Args:
-        results: row id -> RowResult.
-        constants: `frames.constant_frame`; no constant has a correlation, so that of STS stands at 0.
-    """
-    frame = metric_frame(results, SCORES)
-    tasks = frame["metric"].map({METRICS[metric]: task for metric, task in TASK_OF.items()})
-    places = zip(frame["row"], tasks, strict=True)
-    frame["trained"] = [results[row].row.specs[0].task(task).trained for row, task in places]
-    best = dict(zip(constants["task"], constants["accuracy"], strict=True))
-    return frame.assign(constant=tasks.map(TASK_NAMES).map(best).fillna(0.0))
-
-
-def sweep_frame(results: Results) -> pd.DataFrame:
+def sweep_frame(results: Results, against: Baselines) -> pd.DataFrame:
     """The three metrics against lambda (0 where a row has no SMART), a line per row, metric and seed.
+
+    constant is what the best constant answer scores.
 
     A head that no training touched has, beside its own line (head 0), one for every other random head that was measured
     on the same encoder (source `other heads`, head 1, 2, ...).
     """
-    lines = metric_frame(results, SCORES).assign(head=0).to_dict("records")
+    metrics = metric_frame(results, against, SCORES)
+    lines = metrics[metrics["source"].isin([REPORT, HERE])].assign(head=0).to_dict("records")
     for row_id, result in results.items():
         for record in result.records:
             known = {"row": row_id, "source": OTHER_HEADS, "seed": record["spec"]["seed"], "run_id": record["run_id"]}
@@ -59,7 +48,9 @@ def sweep_frame(results: Results) -> pd.DataFrame:
                 drawn = enumerate(scores, start=1)
                 lines += [known | {"metric": METRICS[metric], "head": head, "value": score} for head, score in drawn]
     smart = {row_id: result.row.specs[0].smart for row_id, result in results.items()}
-    frame = pd.DataFrame(lines).drop(columns=["label", "method"]).astype({"value": float, "seed": "Int64"})
+    unused = ["label", "method", "trained", "at_constant"]
+    frame = pd.DataFrame(lines).drop(columns=unused).astype({"value": float, "seed": "Int64"})
+    frame["constant"] = frame["metric"].map({METRICS[metric]: against.constants[metric] for metric in SCORES})
     frame.insert(1, "lambda", [smart[row].weight if smart[row] else 0.0 for row in frame["row"]])
     return frame.dropna(subset="value", ignore_index=True)
 
@@ -120,17 +111,6 @@ def conflict_table(frame: pd.DataFrame) -> pd.DataFrame:
     table = groups.agg(compared="size", mean="mean", share=lambda c: (c < 0).mean())
     names = {"label": "model", "mean": "mean cosine", "share": "share negative"}
     return table.reset_index().rename(columns=names)
-
-
-def gap_frame(results: Results) -> pd.DataFrame:
-    """Each metric on the training examples, on dev, and their difference, means over seeds; one line per row."""
-    train, dev = (metric_frame(results, SCORES, split) for split in ("train", "dev"))
-    both = dev.assign(train=train["value"], dev=dev["value"], gap=train["value"] - dev["value"])
-    columns = pd.MultiIndex.from_product([[METRICS[metric] for metric in SCORES], ["train", "dev", "gap"]])
-    means = both[both["source"] == HERE].pivot_table(["train", "dev", "gap"], "label", "metric", sort=False)
-    table = means.swaplevel(axis=1).reindex(list(dict.fromkeys(dev["label"])), columns=columns)
-    table.insert(0, ("", "model"), table.index)
-    return table
 
 
 def changed_frame(

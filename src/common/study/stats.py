@@ -15,10 +15,11 @@ import pandas as pd
 from common.data.tasks import TASKS
 from common.errors import StudyError
 from common.study import reported
+from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines, is_zero_shot
 from common.study.reported import Claim, Term, examples
 from common.study.rows import Row, changes, row
 from common.study.session import Results, RowResult, Study
-from common.training.evaluate import OVERALL_TASKS
+from common.training.evaluate import OVERALL_TASKS, OVERALLS
 
 TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}
 METRICS = {
@@ -44,10 +45,13 @@ QUANTITIES = {
 }
 MAIN_METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
 UNDECIDED = "undecided"
+GAP_NAMES = {"reported": "reported gap", "here": "gap"}
 FAILED, UNDEFINED = "failed", "undefined"
 NOT_RUN = "not run here"
 UNPRINTED, ILLEGIBLE, UNPREDICTED = "not printed", "illegible", "not predicted"
 ABSENT = float("nan")
+AT_CONSTANT = "at constant"
+REPORT, HERE = "report", "here"
 
 
 def method(of: Row) -> str:
@@ -57,7 +61,7 @@ def method(of: Row) -> str:
     spec = of.specs[0]
     pairs = [task for task in spec.tasks if task.pair_method != "single"]
     if spec.epochs == 0:
-        return "zero-shot cosine" if any(task.pair_method == "cosine" for task in pairs) else "untrained"
+        return "zero-shot cosine" if is_zero_shot(of) else "untrained"
     if spec.encoder.frozen:
         return "frozen encoder"
     if any(task.shared_layer for task in pairs):
@@ -100,37 +104,66 @@ def main_metrics(results: Results) -> tuple[str, ...]:
     return MAIN_METRICS
 
 
-def comparison(results: Results, metrics: tuple[str, ...] | None = None, split: str | None = None) -> pd.DataFrame:
+def comparison(
+    results: Results, against: Baselines, metrics: tuple[str, ...] | None = None, split: str | None = None
+) -> pd.DataFrame:
     """One line per row: each metric as reported, here (mean and standard deviation over seeds) and their difference.
 
     Args:
         results: row id -> RowResult, as `Study.run` returns it.
+        against: its constant answer and zero-shot rows stand below rows on dev, as lines of their own.
         metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first. None takes
             `main_metrics`.
         split: of our numbers; None takes the one that the row's table prints.
 
     Returns:
         Columns (group, quantity), index row id. `difference` is here minus reported. `sd` is empty for one seed.
+        `at constant` is True where ours is no better than the best constant answer.
     """
     metrics = main_metrics(results) if metrics is None else metrics
-    lines = [_comparison_line(result, metrics, split or result.row.split) for result in results.values()]
-    frame = pd.DataFrame(lines, index=pd.Index(list(results), name="row"))
+    lines = {
+        name: _comparison_line(result, metrics, split or result.row.split, against) for name, result in results.items()
+    }
+    if "dev" in {split or result.row.split for result in results.values()}:
+        lines[CONSTANT_ROW] = _constant_line(against, metrics)
+        apart = {name: result for name, result in against.zero_shot.items() if name not in results}
+        lines |= {name: _comparison_line(result, metrics, "dev", against) for name, result in apart.items()}
+    frame = pd.DataFrame(list(lines.values()), index=pd.Index(list(lines), name="row"))
     frame.columns = pd.MultiIndex.from_tuples(list(frame.columns))
     return frame
 
 
-def _comparison_line(result: RowResult, metrics: tuple[str, ...], split: str) -> dict:
+def _comparison_line(result: RowResult, metrics: tuple[str, ...], split: str, against: Baselines) -> dict:
     line: dict = {("", "model"): result.row.label}
     for metric in metrics:
         reported = result.row.reported.get(metric, ABSENT)
         here, sd = _summary(result, metric, split)
         difference = here - reported if isinstance(here, float) else ABSENT
-        quantities = {"reported": reported, "here": here, "sd": sd, "difference": difference}
+        quantities = {"reported": reported, "here": here, "sd": sd}
+        quantities |= {AT_CONSTANT: at_constant(result, metric, split, against), "difference": difference}
         line |= {(METRICS[metric], name): quantity for name, quantity in quantities.items()}
     shares = [record["share"] for record in result.records]
     line["runs", "seeds"] = _seeds(result)
     line["runs", "share of training"] = float(np.mean(shares)) if shares else ABSENT
     line["runs", "notes"] = "; ".join(_notes(result, metrics, split))
+    return line
+
+
+def at_constant(result: RowResult, metric: str, split: str, against: Baselines) -> bool:
+    """Whether the mean over seeds of a dev metric is no better than the best constant answer; undefined is not."""
+    here = _summary(result, metric, split)[0]
+    if split != "dev" or here == FAILED or (isinstance(here, float) and np.isnan(here)):
+        return False
+    return against.is_at_constant(metric, None if here == UNDEFINED else here)
+
+
+def _constant_line(against: Baselines, metrics: tuple[str, ...]) -> dict:
+    line: dict = {("", "model"): CONSTANT_LABEL}
+    for metric in metrics:
+        line[METRICS[metric], "here"] = against.constants.get(metric, ABSENT)
+        line[METRICS[metric], AT_CONSTANT] = False
+    has_r = bool({"sts_corr", *OVERALLS} & set(metrics))
+    line["runs", "notes"] = "a constant has no correlation: 0 stands for it" if has_r else ""
     return line
 
 
@@ -345,15 +378,75 @@ def _shown(task: str, number: float | None, otherwise: str) -> int | float | str
 
 
 def history_frame(results: Results) -> pd.DataFrame:
-    """Dev metrics and training losses after every epoch, one number a line, for all rows and seeds."""
+    """Scores on dev and on training examples and the training losses after every epoch, one number a line.
+
+    split is dev or train (losses: train). trained names the tasks of the epoch's updates: of the phase, where tasks are
+    trained one after the other. last is the run's last epoch.
+    """
     lines = []
     for _, record, known in runs_of(results):
         for entry in record["history"]:
             losses = {f"{task}_loss": loss for task, loss in entry["train_loss"].items()}
-            for name, number in {**entry["dev"], **losses}.items():
-                lines.append(known | {"epoch": entry["epoch"], "metric": name, "value": number})
-    columns = ["row", "label", "method", "run_id", "seed", "epoch", "metric", "value"]
+            names = ", ".join(TASK_NAMES[task] for task in TASK_NAMES if task in entry["train_loss"])
+            place = known | {"epoch": entry["epoch"], "last": record["history"][-1]["epoch"], "trained": names}
+            for split, numbers in (("dev", entry["dev"]), ("train", {**entry["train"], **losses})):
+                lines += [place | {"split": split, "metric": name, "value": x} for name, x in numbers.items()]
+    columns = ["row", "label", "method", "run_id", "seed", "epoch", "last", "trained", "split", "metric", "value"]
     return pd.DataFrame(lines, columns=columns).astype({"value": float})
+
+
+def gap_frame(history: pd.DataFrame, results: Results | None = None) -> pd.DataFrame:
+    """Train minus dev of every metric after every epoch, one line a run, epoch and metric that both splits have.
+
+    Args:
+        history: of `history_frame`. Both scores are of samples: of examples that the run had drawn, and of dev.
+        results: rows whose printed scores on both splits are to stand beside ours (source report, no seed, epoch 0).
+    """
+    keys = ["row", "label", "method", "run_id", "seed", "epoch", "last", "metric"]
+    parts = (history[history["split"] == split].set_index(keys)["value"].rename(split) for split in ("train", "dev"))
+    ours = pd.concat(parts, axis=1, join="inner").dropna().reset_index()
+    ours = ours.assign(gap=ours["train"] - ours["dev"], source=HERE)
+    theirs = [
+        names_of(row_id, result) | {"epoch": 0, "last": 0, "metric": metric, "source": REPORT} | printed
+        for row_id, result in (results or {}).items()
+        for metric in (*MAIN_METRICS, "overall_normalised")
+        if not np.isnan((printed := _printed_fit(result.row, metric))["gap"])
+    ]
+    return pd.concat([ours, pd.DataFrame(theirs, columns=ours.columns)], ignore_index=True) if theirs else ours
+
+
+def gap_table(results: Results, metrics: tuple[str, ...] | None = None) -> pd.DataFrame:
+    """Scores on train and on dev after the last epoch and the gap, train minus dev; means over seeds, one line a row.
+
+    The gap has its standard deviation over seeds where there are several, and the printed gap beside it where the
+    report prints both scores. A small gap is worth something beside a good dev score: a model that has learnt nothing
+    has none.
+    """
+    metrics = main_metrics(results) if metrics is None else metrics
+    gaps = gap_frame(history_frame(results))
+    last, lines = gaps[gaps["epoch"] == gaps["last"]], []
+    for row_id, result in results.items():
+        line: dict = {("", "model"): result.row.label}
+        for metric in metrics:
+            found = last[(last["row"] == row_id) & (last["metric"] == metric)]
+            means = {name: found[name].mean() for name in ("train", "dev")}
+            quantities = means | {"reported": _printed_fit(result.row, metric)["gap"]}
+            quantities |= {"here": found["gap"].mean(), "sd": found["gap"].std()}
+            line |= {(METRICS[metric], GAP_NAMES.get(name, name)): number for name, number in quantities.items()}
+        lines.append(line | {("runs", "seeds"): _seeds(result)})
+    frame = pd.DataFrame(lines, index=pd.Index(list(results), name="row"))
+    frame = frame.set_axis(pd.MultiIndex.from_tuples(list(frame.columns)), axis=1)
+    unprinted = [c for c in frame if c[1] == GAP_NAMES["reported"] and frame[c].isna().all()]
+    return frame.drop(columns=unprinted)
+
+
+def _printed_fit(of: Row, metric: str) -> dict[str, float]:
+    """A metric on train and dev as the row's report prints both, in whatever tables; NaN where it does not."""
+    is_normalised = of.report in reported.NORMALISED_OVERALL
+    names = {"overall_normalised": "overall", "overall": "no raw overall"} if is_normalised else {}
+    values, name = reported.printed_values(), names.get(metric, metric)
+    found = {split: values.get((of.id, split, name), ABSENT) for split in ("train", "dev")}
+    return found | {"gap": found["train"] - found["dev"]}
 
 
 def epoch_spread(history: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
@@ -364,7 +457,7 @@ def epoch_spread(history: pd.DataFrame, metrics: Iterable[str]) -> pd.DataFrame:
         history: of `history_frame`.
         metrics: keys of METRICS that every model has.
     """
-    part = history[history["metric"].isin(metrics)]
+    part = history[history["metric"].isin(metrics) & (history["split"] == "dev")]
     last, keys = part["epoch"].max(), ["label", "metric"]
     late = part[part["epoch"] > max(1, last / 5)]
     over_epochs = late.groupby([*keys, "seed"], sort=False)["value"].std().groupby(keys, sort=False).mean()

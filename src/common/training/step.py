@@ -147,5 +147,7 @@ def make_optimizer(model: MultitaskModel, weights: LossWeights, spec: RunSpec) -
     if learned := list(weights.parameters()):
         rate = o.lr if spec.weighting.lr is None else spec.weighting.lr
         groups.append({"params": learned, "lr": rate, "weight_decay": 0.0})
+    for group in groups:
+        group["initial_lr"] = group.get("lr", o.lr)  # what the schedule starts from, for the record
     is_fused = spec.engine == "fast"
     return AdamW(groups, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant, fused=is_fused)
