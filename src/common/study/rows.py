@@ -5,9 +5,9 @@ A Row carries RunSpecs as the report has them; profiles and seeds come later (se
 
 The schema of a file: `report`, `common` (a RunSpec as plain values) and `rows`. A row has an id; the table or tables
 that print it; a label only where nothing is printed; a base (another row, else the common setting) and what it
-changes, as dotted fields of the RunSpec. `tasks: [sts, sst]` keeps the named tasks and puts them in that order, which
-is the order of training; `tasks.cfimdb: {...}` adds or replaces a whole one. A row of several models says `combine: per_task` and lists in `runs` what each changes on top; a row
-without a model says `combine: random`.
+changes, as dotted fields of the RunSpec. `tasks: [sts, sst]` keeps the named tasks and trains them in that order,
+`tasks.cfimdb: {...}` adds or replaces a whole one. A row of several models says `combine: per_task` and lists in `runs`
+what each changes on top; a row without a model says `combine: random`.
 """
 
 from __future__ import annotations
@@ -127,10 +127,9 @@ def lookup(spec: RunSpec, field: str) -> object:
 def changes(of: Row, base: Row) -> dict[str, tuple[object, object]]:
     """Dotted field -> (value in base, value in `of`) for every field in which their first specs differ.
 
-    A task that only one of them has stands as `tasks.<name>`: (True, False) when `of` lacks it. The same tasks in another
-    order stand as `tasks`. A part that only one
-    of them has (PALs, SMART, pretraining) stands as one field with all its values, None in the other. A row without a
-    run changes nothing that could be listed.
+    A task that only one of them has stands as `tasks.<name>`: (True, False) when `of` lacks it; the same tasks in
+    another order stand as `tasks`. A part that only one of them has (PALs, SMART, pretraining) stands as one field with
+    all its values, None in the other. A row without a run changes nothing that could be listed.
     """
     if not (of.specs and base.specs):
         return {}
