@@ -170,7 +170,11 @@ def test_smart_symmetric_kl_gradient_is_twice_that_of_detached_targets_near_equa
 
 def test_smart_divergence_is_kl_for_logits_and_squared_for_scores_and_cosines():
     assert {name for name, used in DIVERGENCES.items() if used is symmetric_kl} == {"cross_entropy", "bce"}
-    assert {name for name, used in DIVERGENCES.items() if used is squared_difference} == {"mse", "cosine_embedding"}
+    assert {name for name, used in DIVERGENCES.items() if used is squared_difference} == {
+        "mse",
+        "cosine_embedding",
+        "cosine_embedding_sts",
+    }
     assert set(DIVERGENCES) == set(LOSSES) - {"mnrl"} and set(VARIANTS) == set(CHOICES["smart.variant"])
 
 
