@@ -20,7 +20,7 @@ SMOKE = PROFILES["smoke"]
 ROWS = [row for report in reports() for row in rows(report) if row.specs]
 # What is evaluated, not trained: rows that differ in nothing else are one training.
 UNTRAINED_FIELDS = ("threshold",)
-# No cosine of the smoke encoder is negative, so clamping does nothing there; tests/model/test_heads.py tells them apart.
+# No cosine of the smoke encoder is negative, so clamping does nothing there; test_heads.py tells the two apart.
 CLAMPED = {"siar_cosine_sts", "siar_cosine_sts_unclamped"}
 # Examples per split: a few updates of eight, of unlike sizes so that every schedule has a shortest and a longest set.
 SIZES = {"sst": 24, "para": 32, "sts": 16, "cfimdb": 8}
