@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -434,6 +435,15 @@ def test_every_row_differs_from_its_base(report: str) -> None:
             assert r.base in ids
             assert changes(r, row(r.base)) or r.combine != row(r.base).combine, r.id
     assert len({r.id for r in rows.rows(report, "controls")}) >= 3
+
+
+@pytest.mark.parametrize("profile", ["paper", "gpu", "cpu"])
+def test_weight_decay_of_table_3_is_lost_in_single_precision(profile: str) -> None:
+    """So its rows tell of the rates alone, and those that differ in decay need no control."""
+    for r in rows.rows("swissbert", "table3"):
+        held = PROFILES[profile].apply(r.specs[0]).optimizer
+        if r.specs[0].optimizer.lr == 1e-5:
+            assert np.float32(1 - held.lr * held.weight_decay) == 1
 
 
 def test_no_row_lacks_a_base_but_the_first_of_a_table() -> None:
