@@ -34,7 +34,7 @@ PY
 use_active() {
   local prefix
   for prefix in "${VIRTUAL_ENV:-}" "${CONDA_PREFIX:-}"; do
-    [ -n "$prefix" ] && [ "$prefix" != "$VENV" ] || continue
+    if [ -z "$prefix" ] || [ "$prefix" = "$VENV" ]; then continue; fi
     if holds_checkout "$prefix/bin/python"; then
       say "Using the active environment $prefix"
       STUDY_PYTHON="$prefix/bin/python"
