@@ -33,14 +33,15 @@ from common.errors import StudyError
 from common.model.bert import BertModel
 from common.spec import CorpusSpec, PretrainingSpec
 from common.training import pretrain
-from common.training.pretrain import IGNORED, MASK, PretrainConfig, corpus_texts, make_tokenizer, mask_tokens, new_model
+from common.training.pretrain import IGNORED, MASK, PretrainConfig, make_tokenizer, mask_tokens, new_model
+from scripts.tiny.encoder import vocabulary_texts
 
 SHORT = PretrainConfig(steps=60)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer(corpus_texts())
+    return make_tokenizer(vocabulary_texts())
 
 
 def losses_on_new_text(model, tokenizer, seed=1):
