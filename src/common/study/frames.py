@@ -86,7 +86,8 @@ def stated_frame(card: dict) -> pd.DataFrame:
     """
     lines = []
     for fact in stated():
-        known = {"report": fact["report"], "corpus": CORPUS_NAMES[fact["task"]], "part": fact["split"]}
+        known = {"report": fact["report"], "section": fact["section"]}
+        known |= {"corpus": CORPUS_NAMES[fact["task"]], "part": fact["split"]}
         found = _counted(card, fact["task"], fact["split"], fact["what"])
         difference = None if found is None else found - fact["stated"]
         counted = {"what": fact["what"], "stated": fact["stated"], "here": found, "difference": difference}
