@@ -497,8 +497,10 @@ class Profile:
 _SHORT_EPOCHS = ((1, 1), (3, 2), (10, 3), (20, 4))
 _EMBEDDED = {"data": "embedded", "final_examples": None}
 _REAL = {"data": "cs224n", "precision": "bf16", "seeds": (0, 1, 2)}
-_GPU = _REAL | {"device": "cuda", "threads": None, "max_batch": None, "epochs": None, "engine": "plain"}
-_GPU |= {"final_examples": None, "grouping": False}
+_GPU = _REAL | {
+    **{"device": "cuda", "threads": None, "engine": "plain", "grouping": False},
+    **{"max_batch": None, "epochs": None, "final_examples": None},
+}
 PROFILES = {
     profile.name: profile
     for profile in (

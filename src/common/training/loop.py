@@ -125,6 +125,10 @@ class _Run:
     epoch_s: float = 0.0  # seconds of this epoch before a checkpoint was taken up
 
 
+# What of a run goes into the JSON part of a checkpoint; the rest are tensors.
+KEPT_AS_JSON = ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s")
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Where a run keeps its checkpoint, who writes files whole, and the seconds of training between two of them."""
@@ -164,13 +168,12 @@ def run(
         folder = _encoder_folder(spec, materials, report, device)
     with _controlled(spec.seed, threads, device):
         state = _prepare(spec, materials, folder, report, device)
-        _train(state, None if spec.encoder.frozen else kept, _origin(spec, materials, device))
-        history, best_epoch = state.history, state.best_epoch
+        _train(state, None if spec.encoder.frozen else kept, materials)
         rows = {name: evaluate.sample(len(s), spec.final_examples, name) for name, s in state.dev.items()}
         outputs, labels = _scores(state, state.dev, rows)
         tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
         facts, arrays = collect(state.model, spec, tokens, rows, materials.examples, state.tokenizer)
-        record = _describe(state, materials, history, best_epoch)
+        record = _describe(state, materials)
         record["counts"]["scored"] = {name: len(chosen) for name, chosen in rows.items()}
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
         record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev, rows)
@@ -179,7 +182,7 @@ def run(
         record["metrics"] = {split: values for split, (values, _) in both.items()}
         record["undefined"] = {split: reasons for split, (_, reasons) in both.items()}
     record["probes"] = facts
-    arrays |= state.log.arrays() if history else {}
+    arrays |= state.log.arrays() if state.history else {}
     record["wall_s"] = round(time.perf_counter() - started, 3)
     if "para" in outputs and spec.task("para").pair_method == "cosine":
         arrays["para_threshold_curve"] = evaluate.threshold_curve(spec.task("para"), outputs["para"], labels["para"])
@@ -253,11 +256,12 @@ def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress, devic
     return adapted_checkpoint(base, source, pretraining, cache, report, seed=PRETRAINING_SEED, device=device)
 
 
-def _train(state: _Run, kept: Checkpoint | None, origin: dict) -> None:
+def _train(state: _Run, kept: Checkpoint | None, materials: Materials) -> None:
     """All epochs that are left; leaves the weights of the best one in the model.
 
     A phased run has no best epoch: what later phases made the model forget belongs to its result.
     """
+    origin = _origin(state, materials) if kept else {}
     skipped = _take_up(state, kept, origin) if kept and state.spec.epochs else 0
     last = time.monotonic()
 
@@ -296,11 +300,11 @@ def _end_epoch(state: _Run, entry: dict, started: float) -> None:
     state.epoch, state.seen, state.epoch_s = state.epoch + 1, {}, 0.0
 
 
-def _origin(spec: RunSpec, materials: Materials, device: str) -> dict:
+def _origin(state: _Run, materials: Materials) -> dict:
     """What a checkpoint must have been made on."""
     facts = {name: value for name, value in environment().items() if name != "python"}
-    hashes = {"data": [materials.data_hashes[t.name] for t in spec.tasks], "weights": materials.weights_hash}
-    return {"spec": to_dict(spec), "device": device, **facts, **hashes}
+    hashes = {"data": [materials.data_hashes[t.name] for t in state.spec.tasks], "weights": materials.weights_hash}
+    return {"spec": to_dict(state.spec), "device": state.model.device.type, **facts, **hashes}
 
 
 def _keep(state: _Run, kept: Checkpoint, origin: dict) -> None:
@@ -308,8 +312,7 @@ def _keep(state: _Run, kept: Checkpoint, origin: dict) -> None:
     tensors, facts = checkpoint.trainer_state(state.trainer, state.log)
     tensors |= {f"best.{name}": tensor for name, tensor in (state.best_weights or {}).items()}
     tensors |= checkpoint.counted(state.draws, "draws.") | checkpoint.counted(state.fitted, "fitted.")
-    plain = ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s")
-    facts |= {name: getattr(state, name) for name in plain} | {"origin": origin}
+    facts |= {name: getattr(state, name) for name in KEPT_AS_JSON} | {"origin": origin}
     checkpoint.save(kept.path, tensors, facts, kept.write)
 
 
@@ -322,7 +325,7 @@ def _take_up(state: _Run, kept: Checkpoint, origin: dict) -> int:
         return 0
     tensors, facts = found
     checkpoint.restore_trainer(state.trainer, state.log, tensors, facts)
-    for name in ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s"):
+    for name in KEPT_AS_JSON:
         setattr(state, name, facts[name])
     state.draws, state.fitted = (checkpoint.arrays_below(tensors, prefix) for prefix in ("draws.", "fitted."))
     best = checkpoint.tensors_below(tensors, "best.")
@@ -396,7 +399,7 @@ def _batches(state: _Run, name: str, examples: int, epoch: int) -> Iterator[np.n
             yield rows[places]
 
 
-def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch: int) -> dict:
+def _describe(state: _Run, materials: Materials) -> dict:
     """The record's content that follows from the training itself."""
     spec, model = state.spec, state.model
     parameters = list(model.parameters())
@@ -407,10 +410,10 @@ def _describe(state: _Run, materials: Materials, history: list[dict], best_epoch
             "data": {task.name: materials.data_hashes[task.name] for task in spec.tasks},
             "weights": materials.weights_hash,
         },
-        "history": history,
+        "history": state.history,
         "trace": {"tasks": state.log.tasks, "pairs": state.log.pairs},
-        "best_epoch": best_epoch,
-        "under_trained": evaluate.is_still_rising(spec, history, scored),
+        "best_epoch": state.best_epoch,
+        "under_trained": evaluate.is_still_rising(spec, state.history, scored),
         "live": _live(state),
         "counts": {
             "dev": {name: len(encoded) for name, encoded in state.dev.items()},
