@@ -18,9 +18,9 @@ from nbformat import v4
 from common import notebooks, paths, runner
 from common.errors import StudyError
 from common.paths import Places
-from common.study.rows import row
-from common.study.session import open_study
-from common.study.store import RunStore
+from common.runs.session import open_study
+from common.runs.store import RunStore
+from common.study.rows import row, variant
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs the command line on a folder of notebooks of the test's own.
@@ -107,30 +107,49 @@ def test_progress_without_a_terminal_is_one_plain_line_a_run(finished: tuple) ->
     assert "2 of 2 runs" in lines[-1]
 
 
-def test_a_variant_that_no_metadata_announces_is_trained_and_published(finished: tuple, tmp_path: Path) -> None:
+VARIANT = (
+    f'base = study.row("{ROWS[0]}")\n'
+    'results = lab.run([base, study.variant(base, "faster", **{"optimizer.lr": 3e-4})])\n'
+    "print([len(result.records) for result in results.values()])"
+)
+
+
+def test_a_variant_is_trained_by_its_kernel_and_its_copy_does_not_tell(finished: tuple, tmp_path: Path) -> None:
     shutil.copytree(finished[0], tmp_path / "out")
-    variant = (
-        "from dataclasses import replace\n"
-        f'base = study.row("{ROWS[0]}")\n'
-        "spec = replace(base.specs[0], optimizer=replace(base.specs[0].optimizer, lr=3e-4))\n"
-        'results = lab.run([base, replace(base, id="my_variant", specs=(spec,))])\n'
-        "print([len(result.records) for result in results.values()])"
-    )
-    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, variant])
-    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "1")
-    assert "1 trained, 2 were in the store, 0 failed" in done.stdout and "1 of 1 published" in done.stdout
-    assert "FAILED" not in done.stderr
-    copy = nbformat.read(published(tmp_path / "out") / "01_variant.ipynb", as_version=4)
-    assert json.loads(copy.cells[-1].outputs[0].text) == [1, 1]
+    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, VARIANT])
+    call = call_on(tmp_path / "notebooks", tmp_path / "out")
+    copies, before = [], files(published(tmp_path / "out").parent / "runs")
+    for arguments in ([], [], ["--report-only"]):
+        done = call("--profile", "smoke", "--jobs", "1", *arguments)
+        assert "0 trained, 2 were in the store, 0 failed" in done.stdout and "1 of 1 published" in done.stdout
+        assert done.stderr.count("faster") == (0 if copies else 1) and "FAILED" not in done.stderr
+        copies.append((published(tmp_path / "out") / "01_variant.ipynb").read_bytes())
+    assert copies[0] == copies[1] == copies[2]
+    copy = nbformat.reads(copies[0].decode(), as_version=4)
+    assert json.loads(copy.cells[-1].outputs[0].text.splitlines()[-1]) == [1, 1]
+    assert len(files(published(tmp_path / "out").parent / "runs")) > len(before)
 
 
-@pytest.mark.parametrize(("cards", "times"), [(["data"], 1), ([], 3)])
-def test_a_notebook_whose_cards_are_announced_is_executed_once(cards: list[str], times: int, tmp_path: Path) -> None:
+def test_a_variant_that_fails_keeps_its_notebook_unpublished(finished: tuple, tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    spec = open_study("smoke").apply(variant(row(ROWS[0]), "faster", **{"optimizer.lr": 3e-4}).specs[0], 0)
+    (published(tmp_path / "out").parent / "runs" / f".{spec.run_id}.partial").write_text("in the way")
+    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, VARIANT])
+    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "1", expect=4)
+    assert "FAILED 01_variant: not published, 1 runs failed: " in done.stderr
+    assert not (published(tmp_path / "out") / "01_variant.ipynb").exists()
+    left = nbformat.read(tmp_path / "out" / "build" / "smoke" / "01_variant.partial.ipynb", as_version=4)
+    (printed,) = (output.text for output in left.cells[-1].outputs if output.name == "stdout")
+    assert json.loads(printed.splitlines()[-1]) == [1, 0]
+
+
+@pytest.mark.parametrize("cards", [["data"], []])
+def test_every_notebook_is_executed_once(cards: list[str], tmp_path: Path) -> None:
     count = tmp_path / "count"
     cells = [OPEN, f'open({str(count)!r}, "a").write("x")', 'print(study.data_card(lab)["counts"]["sst"])']
     notebook(tmp_path / "notebooks" / "00_card.ipynb", cells, rows=[], cards=cards)
     call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke")
-    assert count.read_text() == times * "x"
+    assert count.read_text() == "x"
 
 
 def test_a_card_that_nothing_makes_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -144,16 +163,15 @@ def test_a_failed_run_keeps_its_notebook_unpublished_and_is_tried_once(tmp_path:
     spec = open_study("smoke").apply(row(ROWS[0]).specs[0], 0)
     folder = published(tmp_path / "out").parent / "runs"
     folder.mkdir(parents=True)
-    (folder / f".{spec.run_id}.partial").write_text("a file where the worker needs a folder")
-    holes = "print([[len(result.records), len(result.failures)] for result in results.values()])"
-    notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN.splitlines()[0], holes])
+    (folder / f".{spec.run_id}.partial").write_text("a file where the store needs a folder")
+    notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN])
+    notebook(tmp_path / "notebooks" / "02_whole.ipynb", [OPEN], rows=ROWS[1:])
     done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "2", expect=4)
     label = f"{row(ROWS[0]).label}, seed 0"
     assert f"FAILED 01_hole: not published, 1 runs failed: {label}" in done.stderr
     assert done.stderr.count(f"FAILED {label} ({spec.run_id}): ") == 1 and "E-WRITE" in done.stderr
-    assert "1 trained, 0 were in the store, 1 failed. Notebooks: 0 of 1 published" in done.stdout
-    left = nbformat.read(tmp_path / "out" / "build" / "smoke" / "01_hole.partial.ipynb", as_version=4)
-    assert json.loads(left.cells[-1].outputs[0].text) == [[0, 1], [1, 0]]
+    assert "1 trained, 0 were in the store, 1 failed. Notebooks: 1 of 2 published" in done.stdout
+    assert [path.name for path in published(tmp_path / "out").iterdir()] == ["02_whole.ipynb"]
 
 
 def test_a_published_copy_shows_results_and_nothing_of_the_machine(finished: tuple) -> None:
@@ -245,14 +263,6 @@ def test_an_output_folder_that_cannot_be_written_is_an_environment_error(here: C
     assert "E-WRITE" in capsys.readouterr().err and blocked.read_text() == "a file stands here"
 
 
-def test_kernels_learn_of_the_pool_and_of_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STUDY_POOL", "STUDY_FORCE"):
-        monkeypatch.setenv(name, "")
-    for force in (True, False):
-        with runner._training(open_study("smoke"), force, runner.Tally()):
-            assert Path(os.environ["STUDY_POOL"]).is_socket() and bool(os.environ["STUDY_FORCE"]) is force
-
-
 REFUSED = [
     (["--profile", "smok"], "Did you mean 'smoke'?"),
     (["--profil", "smoke"], "did you mean --profile?"),
@@ -294,7 +304,7 @@ def test_a_torn_notebook_is_refused(tmp_path: Path) -> None:
 def test_a_copy_that_shows_a_path_is_not_published(tmp_path: Path) -> None:
     output = v4.new_output("stream", text=f"{ROOT}/results/x\n")
     with pytest.raises(StudyError) as error:
-        notebooks.publish(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])]), tmp_path / "x.ipynb")
+        notebooks.publish(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])]), tmp_path / "x.ipynb", {})
     assert error.value.code == "E-PORTABLE" and list(tmp_path.iterdir()) == []
 
 

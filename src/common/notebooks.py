@@ -24,11 +24,13 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import translate_parameters
 from traitlets.config import Config
 
 from common import paths
 from common.errors import StudyError
-from common.study.store import atomic_write
+from common.files import atomic_write
+from common.runs.progress import FAILED
 
 KERNEL = "python3"
 START_TIMEOUT_S = 120
@@ -138,9 +140,22 @@ def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Pa
         raise NotebookError(_told(path, partial, *_last_begun(partial), what)) from error
 
 
-def publish(node: NotebookNode, target: Path) -> None:
-    """Write a finished notebook without times, counters of the machine and paths; equal runs give equal bytes."""
+def failures(node: NotebookNode) -> list[str]:
+    """What an executed notebook says of runs that failed in its own kernel."""
+    outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
+    lines = [line for out in outputs if out.get("name") == "stderr" for line in out.text.splitlines()]
+    return [line.removeprefix(FAILED).split(" (")[0].strip() for line in lines if line.startswith(FAILED)]
+
+
+def publish(node: NotebookNode, target: Path, parameters: dict[str, object]) -> None:
+    """Write a finished notebook without times, counters of the machine and paths; equal runs give equal bytes.
+
+    The cell of injected parameters shows these, with which anyone can execute the copy.
+    """
     clean = cleaned(node)
+    for cell in clean.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = translate_parameters(KERNEL, "python", parameters, "Parameters")
     nbformat.validate(clean)
     _check_portable(clean, target)
     atomic_write(target, (nbformat.writes(clean) + "\n").encode())

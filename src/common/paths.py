@@ -64,6 +64,11 @@ class Places:
         return self.build / "encoders"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where runs that are not finished keep what they need to go on, a folder per run."""
+        return self.build / "checkpoints"
+
+    @property
     def logs(self) -> Path:
         return self.build / "logs"
 

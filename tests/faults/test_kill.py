@@ -16,8 +16,8 @@ import pytest
 from nbformat import v4
 
 from common import study
-from common.study import execute, worker
-from common.study.session import Study
+from common.runs.pool import Event, Job, Pool
+from common.runs.session import Study
 from common.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,8 @@ def notebooks(tmp_path: Path) -> Path:
     folder.mkdir()
     cells = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), v4.new_code_cell(CELL)]
     kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / "01_rows.ipynb")
+    metadata = {"kernelspec": kernelspec, "study": {"rows": ["swissbert/table2"]}}
+    nbformat.write(v4.new_notebook(cells=cells, metadata=metadata), folder / "01_rows.ipynb")
     return folder
 
 
@@ -61,11 +62,11 @@ def wait_until(condition: object, seconds: float) -> None:
 
 
 def children_in_training(runner: subprocess.Popen, out: Path) -> list[psutil.Process]:
-    """The kernel and the workers of a runner, once its workers have taken up a run."""
-    wait_until(lambda: list(out.glob("build/quick/locks/*-s0.lock")) or runner.poll() is not None, 120)
+    """The processes of a runner, once its workers have taken up a run."""
+    wait_until(lambda: list(out.glob("build/quick/logs/*.progress")) or runner.poll() is not None, 120)
     children = psutil.Process(runner.pid).children(recursive=True)
     names = [" ".join(child.cmdline()) for child in children]
-    assert any("common.study.worker" in name for name in names) and any("ipykernel" in name for name in names)
+    assert any("spawn_main" in name for name in names)
     return children
 
 
@@ -113,24 +114,23 @@ def test_two_runners_at_once_train_each_run_once(notebooks: Path, tmp_path: Path
 
 def lab(monkeypatch: pytest.MonkeyPatch, out: Path) -> Study:
     monkeypatch.setenv("STUDY_OUT", str(out))
-    monkeypatch.delenv("STUDY_POOL", raising=False)
     return study.open_study("smoke", jobs=1)
 
 
-def jobs_of(here: Study) -> list[execute.Job]:
+def jobs_of(here: Study) -> list[Job]:
     return here.jobs_for(here.plan(study.rows("swissbert", "table2")[:3]))
 
 
 def test_two_pools_on_one_store_train_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = lab(monkeypatch, tmp_path / "out")
     jobs, seen = jobs_of(here), []
-    pools = [execute.Pool(1, 1, watch=seen.append) for _ in range(2)]
-    threads = [threading.Thread(target=pool.run, args=(jobs,)) for pool in pools]
+    pools_ = [Pool(1, 1) for _ in range(2)]
+    threads = [threading.Thread(target=pool.run, args=(jobs, here.store, seen.append)) for pool in pools_]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(100)
-    for pool in pools:
+    for pool in pools_:
         pool.close()
     cached = [event["is_cached"] for event in seen if event["event"] == "finished"]
     assert sorted(cached) == [False] * 3 + [True] * 3 and len(here.store.complete()) == 3
@@ -141,22 +141,20 @@ def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
 ) -> None:
     here = lab(monkeypatch, tmp_path / "out")
     jobs = jobs_of(here)
-    victim = jobs[0].run_id
-    killed = threading.Event()
+    victim, killed = jobs[0].run_id, threading.Event()
 
-    def kill(event: dict) -> None:
-        if event["run_id"] == victim and event["event"] == "progress" and not killed.is_set():
+    def kill(event: Event) -> None:
+        if event["run_id"] == victim and event["event"] == "progress" and event["done"] and not killed.is_set():
             killed.set()
-            worker = next(p for p in psutil.Process().children() if "common.study.worker" in " ".join(p.cmdline()))
-            worker.kill()
+            next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())).kill()
 
-    pool = execute.Pool(1, 1, watch=kill)
-    results = pool.run(jobs)
-    outcomes = {run_id: event["event"] for run_id, event in results.items()}
+    pool = Pool(1, 1)
+    events = pool.run(jobs, here.store, kill)
+    outcomes = {run_id: event["event"] for run_id, event in events.items()}
     assert outcomes == {job.run_id: "failed" if job.run_id == victim else "finished" for job in jobs}
-    assert "was killed, likely out of memory" in results[victim]["message"]
+    assert "its worker was killed by signal 9 (SIGKILL)" in events[victim]["message"]
     assert here.store.complete() == sorted(job.run_id for job in jobs[1:])
-    assert pool.run(jobs_of(here))[victim]["event"] == "finished"
+    assert pool.run(jobs_of(here), here.store, kill)[victim]["event"] == "finished"
     pool.close()
     assert here.store.complete() == sorted(job.run_id for job in jobs)
 
@@ -164,33 +162,3 @@ def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
     spec = next(plan.applied for plan in here.plan(study.rows("swissbert", "table2")) if plan.run_id == victim)
     expected = loop.run(spec, loop.Materials(here.corpus(), here.encoder_folder()), threads=1)
     assert here.store.get(victim)["metrics"] == expected.record["metrics"]
-
-
-def test_a_run_out_of_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = lab(monkeypatch, tmp_path / "out")
-    code = (
-        "import sys; from common.training import loop\n"
-        "def run(*arguments, **named): raise MemoryError\n"
-        "loop.run = run\n"
-        "from common.study import worker; sys.exit(worker.main())\n"
-    )
-    pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
-    results = pool.run(jobs_of(here)[:1])
-    pool.close()
-    assert all("out of memory" in event["message"] for event in results.values())
-    assert all("MemoryError" in Path(event["log"]).read_text() for event in results.values())
-
-
-def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path, monkeypatch, capfd) -> None:
-    here = lab(monkeypatch, tmp_path / "out")
-
-    def run(*arguments: object, **named: object) -> None:
-        os.write(1, b"printed by a library\n")
-        raise ValueError("odd shape\nmore")
-
-    monkeypatch.setattr(worker.loop, "run", run)
-    request = {**vars(jobs_of(here)[0]), "wait": True}
-    event = worker.serve(request, lambda event: None)
-    log = Path(event["log"]).read_text()
-    assert event["event"] == "failed" and event["message"] == "ValueError: odd shape"
-    assert log.startswith("printed by a library\nTraceback") and capfd.readouterr().out == ""

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.report import gallery, plots, tables
+from common.runs.session import Results
 from common.study import frames, stats
 from common.study.baselines import Baselines
-from common.study.session import Results
 
 NOTHING = Baselines({}, Results())
 

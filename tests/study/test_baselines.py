@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from common.runs.session import Results
 from common.study import open_study
 from common.study.baselines import Baselines, baselines, constant_scores, is_zero_shot, zero_shot_rows
 from common.study.cards import data_card, labels_card
 from common.study.frames import constant_frame
 from common.study.rows import row
-from common.study.session import Results
 
 
 def test_constants_are_the_share_of_the_commonest_label_and_zero_for_a_correlation() -> None:

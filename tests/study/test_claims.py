@@ -15,10 +15,10 @@ import yaml
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import tables
+from common.runs.session import RowResult
 from common.spec import to_dict
 from common.study import reported, stats
 from common.study.rows import row
-from common.study.session import RowResult
 
 FACTS = ROOT.parent / "shared" / "facts" / "claims.yaml"
 COUNTS = {"bertpp": 24, "swissbert": 28, "gu": 22, "siar": 22, "slapbert": 26}

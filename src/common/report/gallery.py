@@ -18,10 +18,11 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
 from common.report.tables import CAVEATS, formatted, read_markdown
+from common.runs.store import RunStore
 from common.study.frames import runs_frame
-from common.study.store import RunStore, atomic_write
 
 TITLE = "Five reports on multitask BERT, run again"
 TEMPLATE = "index.html.j2"

@@ -1,23 +1,25 @@
 """Rows of the reports' tables, the runs behind them, and the store they live in: what a notebook imports."""
 
-from common.study.baselines import baselines
+from __future__ import annotations
+
+import importlib
+
 from common.study.cards import data_card, parity_card
 from common.study.rows import Row, changes, examples, row, rows, variant
-from common.study.session import Failure, Results, RowResult, Study, open_study
 
-__all__ = [
-    "Failure",
-    "Results",
-    "Row",
-    "RowResult",
-    "Study",
-    "baselines",
-    "changes",
-    "data_card",
-    "examples",
-    "open_study",
-    "parity_card",
-    "row",
-    "rows",
-    "variant",
-]
+# Modules that import rows of this package themselves are loaded when one asks for what they hold.
+_LATER = {
+    "Failure": "common.runs.session",
+    "Results": "common.runs.session",
+    "RowResult": "common.runs.session",
+    "Study": "common.runs.session",
+    "baselines": "common.study.baselines",
+    "open_study": "common.runs.session",
+}
+__all__ = ["Row", "changes", "data_card", "examples", "parity_card", "row", "rows", "variant", *_LATER]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)

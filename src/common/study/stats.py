@@ -14,11 +14,11 @@ import pandas as pd
 
 from common.data.tasks import TASKS
 from common.errors import StudyError
+from common.runs.session import Results, RowResult, Study
 from common.study import reported
 from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines, is_zero_shot
 from common.study.reported import Claim, Term, examples
 from common.study.rows import Row, changes, row
-from common.study.session import Results, RowResult, Study
 from common.training.evaluate import OVERALL_TASKS, OVERALLS
 
 TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}

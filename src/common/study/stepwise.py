@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from common.runs.session import Results, RowResult
 from common.study.frames import HERE, REPORT
 from common.study.rows import Row
-from common.study.session import Results, RowResult
 from common.study.stats import MAIN_METRICS, METRICS, TASK_NAMES, value
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall
 
