@@ -61,6 +61,7 @@ def _determinism() -> None:
     np.random.seed(0)
     torch.manual_seed(0)
     torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)  # whatever OMP_NUM_THREADS says: other threads are other sums, and slower for tiny models
 
 
 @pytest.fixture(scope="session")

@@ -53,6 +53,18 @@ IMPOSSIBLE = {
     ),
     "mse on classes": (lambda: JOINT.with_tasks(sst={"loss": "mse"}), "does not fit labels"),
     "mse on joined paraphrases": (lambda: JOINT.with_tasks(para={"loss": "mse"}), "does not fit labels"),
+    "cosine embedding of scores on classes": (
+        lambda: JOINT.with_tasks(para=COSINE | {"loss": "cosine_embedding_sts"}),
+        "does not fit labels",
+    ),
+    "cosine embedding of scores on logits": (
+        lambda: JOINT.with_tasks(sts={"loss": "cosine_embedding_sts"}),
+        "needs pair_method cosine and output raw",
+    ),
+    "cosine embedding of a scaled cosine": (
+        lambda: JOINT.with_tasks(sts=COSINE | {"loss": "cosine_embedding_sts", "output": "times_five"}),
+        "needs pair_method cosine and output raw",
+    ),
     "cross-entropy on scores": (lambda: JOINT.with_tasks(sts={"loss": "cross_entropy"}), "does not fit labels"),
     "more an epoch than the set holds": (
         lambda: JOINT.with_tasks(sst={"examples": 8, "per_epoch": 9}),

@@ -235,7 +235,7 @@ def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Cal
 def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
     assert here(tmp_path, "--profile", "smoke", "--dry-run", "--only", "01", "--jobs", "1") == 0
     told = capsys.readouterr().out
-    assert "01_good: 2 runs, 0 in the store, 2 to train" in told and "no estimate yet" in told
+    assert "01_good: 2 runs, 0 in the store, 2 to train" in told and "by this machine's rate" in told
     assert list(tmp_path.iterdir()) == []
     before = files(finished[0])
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01_good", "--jobs", "1") == 0

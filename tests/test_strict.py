@@ -48,7 +48,6 @@ def test_an_unknown_field_of_an_optional_part_is_named_with_its_place():
         ({"tasks": [{"name": "sst", "pair_method": "pair"}]}, "does not fit a task of 1"),
         ({"tasks": [{"name": "para", "pair_method": "single", "loss": "bce"}]}, "does not fit a task of 2"),
         ({"tasks": [{"name": "para", "pair_method": "pair", "loss": "cosine_embedding"}]}, "needs pair_method cosine"),
-        ({"tasks": [{"name": "para", "pair_method": "cosine", "loss": "bce"}]}, "not a logit"),
         ({"tasks": [{"name": "para", "pair_method": "pair", "loss": "bce", "shared_layer": "x"}]}, "head_layers 2"),
         ({"tasks": {"sst": {}}}, "expected a list"),
         ({"tasks": [{"pair_method": "single"}]}, "required field is missing"),

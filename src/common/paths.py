@@ -65,7 +65,7 @@ class Places:
 
     @property
     def checkpoints(self) -> Path:
-        """Where runs that are not finished keep what they need to go on, a folder per run."""
+        """Where runs that were cut off go on from, a file per run."""
         return self.build / "checkpoints"
 
     @property

@@ -20,7 +20,7 @@ CHOICES = {
     "tasks.pooling": ("pooler", "cls", "mean"),
     "tasks.activation": ("relu", "leaky_relu", "gelu", "tanh"),
     "tasks.output": (*("raw", "relu", "times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five"),),
-    "tasks.loss": ("cross_entropy", "bce", "mse", "cosine_embedding", "mnrl"),
+    "tasks.loss": ("cross_entropy", "bce", "mse", "cosine_embedding", "cosine_embedding_sts", "mnrl"),
     "tasks.features": ("concat", "sbert"),
     "schedule.kind": ("round_robin", "interleaved", "joint", "biased", "annealed", "sequential", "staged"),
     "schedule.order": ("fixed", "random"),
@@ -132,8 +132,8 @@ def _impossible_task(task: TaskSpec) -> list[tuple[bool, str]]:
     """Combinations that cannot mean anything, each with the reason."""
     info = TASKS[task.name]
     is_pair, is_cosine, is_score = len(info.text_columns) == 2, task.pair_method == "cosine", info.kind == "score"
-    fits_score = task.loss in ("mse", "mnrl")
-    fits_class = task.loss != "mse" or (is_pair and is_cosine)
+    fits_score = task.loss in ("mse", "cosine_embedding_sts", "mnrl")
+    fits_class = task.loss != "cosine_embedding_sts" and (task.loss != "mse" or (is_pair and is_cosine))
     return [
         (
             is_pair == (task.pair_method == "single"),
@@ -146,7 +146,10 @@ def _impossible_task(task: TaskSpec) -> list[tuple[bool, str]]:
             not (fits_score if is_score else fits_class),
             f"loss {task.loss!r} does not fit labels of kind {info.kind!r}.",
         ),
-        (task.loss == "cosine_embedding" and not is_cosine, "the cosine embedding loss needs pair_method cosine."),
+        (
+            task.loss.startswith("cosine_embedding") and not (is_cosine and task.output == "raw"),
+            "the cosine embedding loss needs pair_method cosine and output raw.",
+        ),
         (
             task.loss == "mnrl" and task.pair_method not in ("cosine", "separate"),
             "multiple negatives ranking compares two encodings: use cosine or separate.",

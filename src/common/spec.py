@@ -365,9 +365,9 @@ class Encoder(NamedTuple):
 
 ENCODERS = {
     "bert-base-uncased": Encoder(12, 768, 12),
-    "minilm-l6": Encoder(6, 384, 12, rate=4.0),
-    "tiny-bert": Encoder(2, 128, 4, rate=30.0),
-    "tiny-random": Encoder(2, 128, 4, rate=30.0),
+    "minilm-l6": Encoder(6, 384, 12, rate=4.5),
+    "tiny-bert": Encoder(2, 128, 4, rate=40.0),
+    "tiny-random": Encoder(2, 128, 4, rate=40.0),
 }
 REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
 
@@ -517,8 +517,8 @@ PROFILES = {
         Profile(
             "quick",
             "tiny-bert",
-            n_sts=180,
-            n_para=540,
+            n_sts=450,
+            n_para=1200,
             epochs=_SHORT_EPOCHS,
             max_batch=16,
             dev_examples=300,
@@ -529,7 +529,7 @@ PROFILES = {
         Profile(
             "cpu",
             "minilm-l6",
-            n_sts=1400,
+            n_sts=1600,
             n_para=4800,
             epochs=_SHORT_EPOCHS,
             max_batch=16,

@@ -15,6 +15,7 @@ from common.methods.losses import (
     automatic_weighted,
     bce,
     cosine_embedding,
+    cosine_embedding_sts,
     cross_entropy,
     dynamic,
     learnable_weights,
@@ -74,6 +75,17 @@ def test_cosine_embedding_pushes_unlike_pairs_apart():
     cosines = torch.tensor([[0.5], [0.5]], requires_grad=True)
     cosine_embedding(cosines, torch.tensor([1.0, 0.0])).backward()
     assert cosines.grad.squeeze().tolist() == [-0.5, 0.5]
+
+
+def test_cosine_embedding_of_scores_draws_pairs_of_three_and_more_together_and_others_apart():
+    cosines, labels = torch.full((4, 1), 0.5), torch.tensor([0.0, 2.8, 3.0, 5.0])
+    expected = torch.nn.functional.cosine_embedding_loss(
+        torch.tensor([[1.0, 0.0]] * 4), torch.tensor([[0.5, 0.75**0.5]] * 4), torch.tensor([-1.0, -1.0, 1.0, 1.0])
+    )
+    torch.testing.assert_close(cosine_embedding_sts(cosines, labels), expected)
+    cosines.requires_grad_()
+    cosine_embedding_sts(cosines, labels).backward()
+    assert (4 * cosines.grad.squeeze()).tolist() == [1.0, 1.0, -1.0, -1.0]
 
 
 def test_every_name_a_spec_may_hold_has_a_loss_and_a_weighting():

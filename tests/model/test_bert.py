@@ -20,6 +20,11 @@ CONFIGS = {
 }
 
 
+# Two implementations round differently, and on another processor differently again. In float64 that stays below 1e-12
+# of a state, so 1e-9 is far above rounding and far below what any other formula would give.
+CLOSE = {"atol": 1e-9, "rtol": 1e-9}
+
+
 def random_model(config, seed=0):
     model = BertModel(config)
     # 0.2 instead of 0.02: differences would hide in an encoder that is almost the identity.
@@ -38,54 +43,53 @@ def padded_batch(config, seed=1):
 def reference_of(model):
     reference = Reference(ReferenceConfig(**vars(model.config), attn_implementation="eager"))
     reference.load_state_dict(model.state_dict())
-    return reference.eval()
+    return reference.to(model.embeddings.LayerNorm.weight.dtype).eval()
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 @pytest.mark.parametrize("segments", [True, False])
 def test_equals_transformers_with_padding_and_segments(config, segments):
-    model, (ids, mask, types) = random_model(config), padded_batch(config)
+    model, (ids, mask, types) = random_model(config).double(), padded_batch(config)
     types = types if segments else None
     ours = model(ids, mask, types, output_attentions=True)
     theirs = reference_of(model)(ids, attention_mask=mask, token_type_ids=types, output_attentions=True)
     real = mask.bool()
-    # float32, up to three layers
-    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], **CLOSE)
+    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, **CLOSE)
     for mine, other in zip(ours.attentions, theirs.attentions, strict=True):
-        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(mine, other, **CLOSE)
 
 
 def test_gradients_equal_transformers():
     config = CONFIGS["small"]
-    model, (ids, mask, types) = random_model(config), padded_batch(config)
+    model, (ids, mask, types) = random_model(config).double(), padded_batch(config)
     reference = reference_of(model)
     model(ids, mask, types).pooler_output.sum().backward()
     reference(ids, attention_mask=mask, token_type_ids=types).pooler_output.sum().backward()
     theirs = dict(reference.named_parameters())
     for name, parameter in model.named_parameters():
-        torch.testing.assert_close(parameter.grad, theirs[name].grad, atol=1e-4, rtol=1e-4, msg=name)
+        torch.testing.assert_close(parameter.grad, theirs[name].grad, **CLOSE, msg=name)
 
 
 def test_minilm_package_equals_transformers():
     if not any(package.name == MINILM_PACKAGE for package in metadata.distributions()):
         pytest.skip("the MiniLM package is not installed (the cpu profile installs it)")
     folder = resolve_encoder("minilm-l6")
-    model, reference = BertModel.from_pretrained(folder).eval(), Reference.from_pretrained(folder).eval()
+    model, reference = (loaded.from_pretrained(folder).double().eval() for loaded in (BertModel, Reference))
     ids, mask, types = padded_batch(model.config)
     with torch.inference_mode():
         ours, theirs = model(ids, mask, types), reference(ids, attention_mask=mask, token_type_ids=types)
     real = mask.bool()
-    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], **CLOSE)
+    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, **CLOSE)
 
 
 def test_padding_does_not_change_a_sentence():
-    model = random_model(CONFIGS["small"])
+    model = random_model(CONFIGS["small"]).double()
     ids, mask, types = padded_batch(CONFIGS["small"])
     alone = model(ids[1:2, :17], mask[1:2, :17], types[1:2, :17])
     padded = model(ids[1:2], mask[1:2], types[1:2])
-    torch.testing.assert_close(alone.last_hidden_state, padded.last_hidden_state[:, :17], atol=1e-5, rtol=0)
+    torch.testing.assert_close(alone.last_hidden_state, padded.last_hidden_state[:, :17], **CLOSE)
 
 
 def test_attention_rows_sum_to_one_and_never_reach_padding():
@@ -109,14 +113,14 @@ def test_segments_and_word_order_matter():
 @pytest.mark.parametrize("seed", range(2))
 def test_noise_equals_transformers_with_noise_on_its_embeddings(seed):
     config = CONFIGS["small"]
-    model, (ids, mask, types) = random_model(config, seed), padded_batch(config)
-    reference, noise = reference_of(model), torch.randn(4, 24, config.hidden_size)
+    model, (ids, mask, types) = random_model(config, seed).double(), padded_batch(config)
+    reference, noise = reference_of(model), torch.randn(4, 24, config.hidden_size, dtype=torch.float64)
     # transformers has no such argument: a hook changes what its embeddings return.
     reference.embeddings.register_forward_hook(lambda module, inputs, output: output + noise)
     ours, theirs = model(ids, mask, types, noise=noise), reference(ids, attention_mask=mask, token_type_ids=types)
     real = mask.bool()
-    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], atol=1e-5, rtol=0)
-    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.last_hidden_state[real], theirs.last_hidden_state[real], **CLOSE)
+    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, **CLOSE)
 
 
 def test_zero_noise_changes_nothing_and_gradients_reach_noise_on_real_tokens_only():

@@ -69,7 +69,9 @@ def test_packed_equals_the_plain_encoder_in_values_and_gradients(count, with_noi
     theirs, ours = gradients(model, expected, parts), gradients(model, found, parts)
     assert ours.keys() == theirs.keys()
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], atol=2e-4, rtol=1e-3, msg=name)
+        # float32: rounding is a share of the largest gradients, which are 3 to 90, those of key biases exactly zero
+        largest = max(1.0, theirs[name].abs().max().item())
+        torch.testing.assert_close(ours[name], theirs[name], atol=1e-4 * largest, rtol=0, msg=name)
 
 
 def test_one_noise_among_several_parts_reaches_its_own_part_alone():

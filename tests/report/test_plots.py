@@ -108,6 +108,17 @@ def test_long_labels_are_broken_not_cut(lab: SimpleNamespace, results: dict) -> 
     assert "\n" in shown and shown.replace("\n", " ") == frame["label"].iloc[0]
 
 
+@pytest.mark.parametrize("length", [8, 24, 60])
+def test_a_legend_of_long_labels_has_fewer_columns_and_is_not_cut(length: int) -> None:
+    lines = [
+        {"label": f"{i} {'n' * (length - 2)}", "threshold": x, "accuracy": 0.1 * i} for i in range(5) for x in (0, 1)
+    ]
+    figure = plots.threshold_curves(pd.DataFrame(lines).assign(method="cosine", used=0.0))
+    figure.draw_without_rendering()
+    box, whole = figure.legends[0].get_window_extent(), figure.bbox
+    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
+
+
 def test_methods_have_colours_that_can_be_told_apart() -> None:
     colours = {name: mpl.colors.to_rgb(colour) for name, colour in plots.METHOD_COLOURS.items()}
     for (_, one), (_, other) in itertools.combinations(colours.items(), 2):

@@ -28,7 +28,8 @@ TESTS = Path(__file__).resolve().parents[1]
 
 def job(out: Path, number: int, label: str = "run", examples: int = 1, force: bool = False) -> Job:
     log = str(out.parent / "logs" / f"{number:012x}-s0.log")
-    names = {"profile": "smoke", "data": str(out), "encoder": "", "log": log, "encoders": "", "checkpoints": ""}
+    names = {"profile": "smoke", "data": str(out), "encoder": "", "log": log, "encoders": ""}
+    names["checkpoint"] = str(out.parent / "checkpoint")
     return Job(f"{number:012x}-s0", label, {}, {}, examples=examples, force=force, **names)
 
 

@@ -13,11 +13,13 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from common.paths import ROOT
 from common.spec import (
+    ENCODERS,
     PROFILES,
     CorpusSpec,
     EncoderSpec,
@@ -35,6 +37,8 @@ rows = importlib.import_module("common.study.rows")
 FACTS = ROOT.parent / "shared" / "facts"
 MODELS = {"bertpp": 9, "swissbert": 21, "gu": 15, "siar": 13, "slapbert": 14}
 TASK_WORDS = {"sst": "sst", "para": "para", "qqp": "para", "sts": "sts", "cfimdb": "cfimdb"}
+# What test numbers and figures belong to was collected as annealed SlapBERT; the report's own best is Setup 2.
+CORRECTED = {"slapbert_best_test": "slapbert_setup2"}
 # (row, field) in which we depart from what the facts say -> its entry in DEVIATIONS.md.
 DEPARTURES = {
     ("swissbert_layer_sharing", "tasks.sst.dropout"): "D14",
@@ -42,20 +46,22 @@ DEPARTURES = {
     ("swissbert_pair_gs_learnable_weights", "surgery.reduction"): "D8",
     ("swissbert_pair_gs_awl_lr1e4", "surgery.reduction"): "D8",
     ("bertpp_model_e", "tasks.sts.dropout"): "D24",
-    ("slapbert_smart_annealed_slapbert_mnrl", "tasks.sts.pair_method"): "D58",
-    ("slapbert_smart_annealed_slapbert_mnrl", "tasks.sts.dropout"): "D58",
+    ("bertpp_model_e", "tasks.para.activation"): "D24",
+    ("bertpp_model_e", "tasks.sts.activation"): "D24",
+    ("bertpp_model_e", "tasks.sts.scale"): "D24",
     ("slapbert_smart_annealed_slapbert_mnrl", "smart.tasks"): "D58",
 }
 # Rows that are one and the same run, as written and under every profile.
 COINCIDE = [
     {"siar_smart_sst_lam10", "siar_sweep_sst_lam10"},
     {"siar_baseline_sst", "siar_smart_sst_lam0"},
-    {"slapbert_smart_annealed_slapbert", "slapbert_best_test"},
+    {"slapbert_setup2", "slapbert_best_test"},
 ]
 # Under smoke every batch is at most 8, so rows that differ in their batch alone fall together.
-COINCIDE_SMALL_BATCH = [
-    {"bertpp_model_c", "bertpp_model_c_batch16"},
-    {"bertpp_model_d", "bertpp_model_d_batch8"},
+COINCIDE_SMALL_BATCH = [{"bertpp_model_b", "bertpp_model_a_pretraining"}]
+# A third of two layers is as much as two thirds of them: one.
+COINCIDE_TWO_LAYERS = [
+    {"slapbert_setup3", "slapbert_setup3_frozen4", "slapbert_setup3_frozen6", "slapbert_setup3_frozen8"}
 ]
 
 
@@ -86,7 +92,7 @@ def numbers() -> list[dict]:
 
 def model_ids() -> list[str]:
     """Ids of all models that our files hold: rows of a table or figure, not controls."""
-    return [r.id for report in reports() for r in rows.rows(report) if r.table != "controls"]
+    return [r.id for report in reports() for r in rows.rows(report) if not r.table.startswith("controls")]
 
 
 # From prose to the fields of a RunSpec.
@@ -172,15 +178,14 @@ def threshold(entry: dict, task: str) -> float:
     return first_number(said.split(">")[1]) if "cos >" in said and "sigmoid" not in said else 0.5
 
 
-def cap(entry: dict, task: str) -> int | None:
+def cap_fields(entry: dict, task: str) -> dict:
+    """A set that is cut, or batches that are drawn from it anew in every epoch."""
     said = entry["data"]["caps"]
     if "every training set capped at" in said:
-        return int(first_number(said))
-    return (
-        int(first_number(said.split("(")[1]))
-        if task in task_names(said.split(":")[0]) and "batches of 8 per" in said
-        else None
-    )
+        return {"examples": int(first_number(said))}
+    if task in task_names(said.split(":")[0]) and "batches of 8 per" in said:
+        return {"per_epoch": int(first_number(said.split("(")[1]))}
+    return {}
 
 
 def task_fields(entry: dict, task: str, trained: list[str]) -> dict:
@@ -192,7 +197,7 @@ def task_fields(entry: dict, task: str, trained: list[str]) -> dict:
         "loss": loss(entry, task),
         "output": output(entry, task),
         "threshold": threshold(entry, task),
-        "examples": cap(entry, task) if task in trained else None,
+        **(cap_fields(entry, task) if task in trained else {}),
         "sampling_share": float(entry["schedule"].get("weights", {}).get(task, 1)),
         "trained": task in trained,
     }
@@ -345,7 +350,7 @@ def differing(ours: object, theirs: object, path: str = "") -> set[str]:
 
 def test_the_72_models_stand_in_the_tables_that_print_them() -> None:
     models = facts()
-    assert {report: len(rows.rows(report)) - len(rows.rows(report, "controls")) for report in reports()} == MODELS
+    assert {report: len([n for n in model_ids() if row(n).report == report]) for report in reports()} == MODELS
     assert sorted(model_ids()) == sorted(models)
     for name, entry in models.items():
         assert row(name).report == entry["report"]
@@ -386,7 +391,7 @@ def test_rows_stand_in_the_order_of_the_printed_table() -> None:
 
 @pytest.mark.parametrize("name", model_ids())
 def test_spec_holds_what_the_facts_say(name: str) -> None:
-    entry, ours = facts()[name], row(name)
+    entry, ours = facts()[CORRECTED.get(name, name)], row(name)
     runs = runs_of(entry)
     assert len(ours.specs) == len(runs)
     departed = {field for (of, field) in DEPARTURES if of == name}
@@ -432,6 +437,15 @@ def test_every_row_differs_from_its_base(report: str) -> None:
     assert len({r.id for r in rows.rows(report, "controls")}) >= 3
 
 
+@pytest.mark.parametrize("profile", ["paper", "gpu", "cpu"])
+def test_weight_decay_of_table_3_is_lost_in_single_precision(profile: str) -> None:
+    """So its rows tell of the rates alone, and those that differ in decay need no control."""
+    for r in rows.rows("swissbert", "table3"):
+        held = PROFILES[profile].apply(r.specs[0]).optimizer
+        if r.specs[0].optimizer.lr == 1e-5:
+            assert np.float32(1 - held.lr * held.weight_decay) == 1
+
+
 def test_no_row_lacks_a_base_but_the_first_of_a_table() -> None:
     first = {r.id for r in held_rows() if rows.rows(r.report, r.table)[0].id == r.id}
     alone = {"swissbert_no_extension", "swissbert_minbert_finetune", "slapbert_randbert"}
@@ -447,5 +461,6 @@ def test_every_spec_runs_under_every_profile_with_an_id_of_its_own(profile: str)
         for run_id in applied:
             ids[run_id].add(r.id)
     together = [names for names in ids.values() if len(names) > 1]
-    known = COINCIDE + (COINCIDE_SMALL_BATCH if profile == "smoke" else [])
+    known = COINCIDE + (COINCIDE_SMALL_BATCH if PROFILES[profile].max_batch == 8 else [])
+    known += COINCIDE_TWO_LAYERS if ENCODERS[PROFILES[profile].encoder].layers == 2 else []
     assert sorted(map(sorted, together)) == sorted(map(sorted, known))

@@ -60,6 +60,12 @@ def test_a_dropped_task_is_one_change():
     assert not any(key.startswith("tasks.sst.") for key in found)
 
 
+def test_tasks_are_trained_in_the_order_a_row_names_and_that_is_one_change():
+    first = row("bertpp_model_a_sts_first")
+    assert [task.name for task in first.specs[0].tasks] == ["sts", "sst", "para"]
+    assert changes(first, row(first.base)) == {"tasks": (["sst", "para", "sts"], ["sts", "sst", "para"])}
+
+
 def test_changes_stand_in_one_order_whatever_strings_hash_to():
     code = "from common.study.rows import changes, row; m = row('gu_ensembling'); print([*changes(m, row(m.base))])"
     found = {
@@ -86,7 +92,8 @@ def test_a_change_below_a_part_that_both_rows_have_is_that_field_alone():
 
 
 def test_controls_report_nothing():
-    assert all(r.reported == {} for report in rows.reports() for r in rows.rows(report, "controls"))
+    controls = [r for report in rows.reports() for r in rows.rows(report) if r.table.startswith("controls")]
+    assert len(controls) > 40 and all(r.reported == {} for r in controls)
 
 
 def test_no_two_rows_train_the_same_thing():
@@ -143,7 +150,7 @@ def test_variant_is_compared_with_its_origin():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(StudyError, match="Known: table1, table2, table3, table4, controls"):
+    with pytest.raises(StudyError, match="Known: table1, table2, table3, table4, controls, controls_weights"):
         rows.rows("swissbert", "table9")
     with pytest.raises(StudyError, match="no such report"):
         rows.rows("swisbert")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -41,6 +42,9 @@ def test_the_term_flattens_the_boundary_and_weight_zero_leaves_it_out(monkeypatc
 
 
 def test_weight_zero_is_plain_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Adam's usual eps divides gradients of rounding size by themselves; with eps 1 a step is as small as its gradient.
+    monkeypatch.setattr(torch.optim, "Adam", partial(torch.optim.Adam, eps=1.0))
+    monkeypatch.setattr(toy, "RATE", 1.0)
     monkeypatch.setattr(toy, "STEPS", 3)
     inputs, labels = torch.randn(8, 2, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1] * 4)
     network = toy.fitted(inputs, labels, 0)
@@ -52,7 +56,7 @@ def test_weight_zero_is_plain_cross_entropy(monkeypatch: pytest.MonkeyPatch) -> 
         (by_hand(inputs).logsumexp(1) - by_hand(inputs)[torch.arange(8), labels]).mean().backward()
         optimizer.step()
     difference = [(a - b).abs().max() for a, b in zip(network.parameters(), by_hand.parameters(), strict=True)]
-    assert max(difference) < 1e-4  # Adam divides by gradients of rounding size
+    assert max(difference) < 1e-5  # float32; a weight moves by up to 0.1
 
 
 def test_card_holds_what_frame_and_table_show(monkeypatch: pytest.MonkeyPatch) -> None:

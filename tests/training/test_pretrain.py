@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -60,7 +61,6 @@ def test_a_shortened_recipe_learns_words_and_is_deterministic(tokenizer):
         model = new_model(SHORT, tokenizer.get_vocab_size())
         return pretrain.pretrain(model, mlm_texts("base"), tokenizer, SHORT), model
 
-    torch.set_num_threads(1)
     (history, model), (again, _) = trained(), trained()
     masked = [loss for loss, _ in history]
     assert sum(masked[-10:]) < 0.6 * sum(masked[:10])
@@ -94,8 +94,10 @@ def test_shipped_files_are_what_the_recipe_writes(tokenizer, tmp_path):
             assert json.loads((folder / name).read_text()) == json.loads((tmp_path / name).read_text())
         written, found = load_file(tmp_path / "model.safetensors"), load_file(folder / "model.safetensors")
         assert {n: (t.shape, t.dtype) for n, t in written.items()} == {n: (t.shape, t.dtype) for n, t in found.items()}
-    # The random encoder is the recipe before its first step.
-    assert all(torch.equal(t, found[n]) for n, t in written.items())
+    # The random encoder is the recipe before its first step. Processors without AVX2 draw normal numbers in other last
+    # digits, which now and then makes the next number of half precision: its numbers are at most 0.1% apart.
+    for name, tensor in written.items():
+        torch.testing.assert_close(found[name].float(), tensor.float(), rtol=1e-3, atol=1e-6, msg=name)
 
 
 def test_losses_equal_transformers_on_the_shipped_weights(tokenizer):
@@ -225,20 +227,27 @@ def test_masked_loss_without_a_masked_word_is_zero(encoder_folder):
     assert loss.item() == 0 and not model.encoder.embeddings.word_embeddings.weight.grad.any()
 
 
-def test_pretraining_updates_equal_the_librarys_model_optimiser_and_schedule(encoder_folder, tmp_path):
-    """Three updates beside transformers' model, torch's AdamW on the trainer's own decay groups, and its schedule."""
+def test_pretraining_updates_equal_the_librarys_model_optimiser_and_schedule(encoder_folder, tmp_path, monkeypatch):
+    """Three updates beside transformers' model, torch's AdamW on the trainer's own decay groups, and its schedule.
+
+    With eps 1 a step is all but proportional to its gradient. With the usual eps Adam divides a gradient that is all
+    but zero by itself, and a processor's rounding becomes a whole step.
+    """
+    usual = [made([torch.zeros(1, requires_grad=True)]).defaults["eps"] for made in (pretrain.AdamW, torch.optim.AdamW)]
+    assert usual[0] == usual[1]
+    monkeypatch.setattr(pretrain, "AdamW", partial(pretrain.AdamW, eps=1.0))
     folder = without_dropout(encoder_folder, tmp_path / "still")
     model, tokenizer = pretrain.load(folder)
     twin = library_twin(model)
     blocks = pretrain.token_blocks(TEXTS, tokenizer, 32)[:12]
-    spec = replace(SPEC, epochs=1, batch_size=5, weight_decay=0.1)
+    spec = replace(SPEC, epochs=1, batch_size=5, weight_decay=0.1, lr=0.1)
     orders = [torch.randperm(12, generator=pretrain.stateless_generator(3, 0, "mlm"))]
     decayed = Trainer.get_decay_parameter_names(None, twin)
     groups = [
         {"params": [p for n, p in twin.named_parameters() if (n in decayed) == is_decayed], "weight_decay": decay}
         for is_decayed, decay in ((True, 0.1), (False, 0.0))
     ]
-    optimizer = torch.optim.AdamW(groups, lr=spec.lr)
+    optimizer = torch.optim.AdamW(groups, lr=spec.lr, eps=1.0)
     schedule, mask = get_linear_schedule_with_warmup(optimizer, 0, 3), pretrain.masking(tokenizer, 0.15, 3)
     losses = []
     for rows in orders[0].split(5):
@@ -257,8 +266,8 @@ def test_pretraining_updates_equal_the_librarys_model_optimiser_and_schedule(enc
     assert pretrain.adapt(model, tokenizer, texts, spec, 3, quiet) == pytest.approx(losses, abs=1e-5)
     mine = ours_by_library_name(model)
     for name, parameter in twin.named_parameters():
-        # Adam divides by the root of tiny squares: where a gradient is near zero its rounding is a share of the step.
-        torch.testing.assert_close(mine[name], parameter, atol=2e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        # float32; decay alone moves a weight by 2%
+        torch.testing.assert_close(mine[name], parameter, atol=2e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_pretraining_blocks_are_the_texts_in_order_with_the_rest_dropped(encoder_folder):
@@ -320,7 +329,6 @@ def test_masked_words_are_drawn_from_the_seed_in_a_child_process_too(encoder_fol
 
 def test_pretraining_follows_from_its_arguments_alone(encoder_folder):
     """With dropout, whatever the global generator holds; and it leaves that one as it was."""
-    torch.set_num_threads(1)
     model, tokenizer = pretrain.load(encoder_folder)
     assert model.encoder.config.hidden_dropout_prob > 0
     before = torch.get_rng_state()
@@ -379,7 +387,6 @@ def test_pretraining_head_that_is_there_in_part_is_refused(encoder_folder, tmp_p
 
 
 def test_masked_loss_on_unseen_text_falls_with_pretraining_of_the_shipped_encoder():
-    torch.set_num_threads(1)
     model, tokenizer = pretrain.load(paths.TINY_BERT)
     unseen = [" ".join(document) for document in mlm_texts("sick", seed=1)]
     batch = pretrain.masking(tokenizer, 0.15, 7)(list(pretrain.token_blocks(unseen, tokenizer, 128)))

@@ -150,16 +150,20 @@ def test_geometry_of_single_sentences_is_of_the_given_rows(materials):
 
 
 @pytest.mark.parametrize(
-    ("encoder", "has_vectors"),
+    ("encoder", "sharing", "has_vectors"),
     [
-        (EncoderSpec(pals=PalSpec(size=8, heads=2)), True),
-        (EncoderSpec(frozen=True), True),
-        (EncoderSpec(), False),
+        (EncoderSpec(), ("sst", "para", "sts"), True),
+        (EncoderSpec(frozen=True), (), True),
+        (EncoderSpec(), ("sts",), False),
+        (EncoderSpec(pals=PalSpec(size=8, heads=2)), (), False),
     ],
-    ids=["adapters", "frozen", "neither"],
+    ids=["a layer of all tasks", "frozen", "a layer of one task", "adapters alone"],
 )
-def test_only_runs_with_adapters_and_frozen_ones_keep_where_their_sentences_lie(materials, encoder, has_vectors):
-    outcome = run(replace(APART, encoder=encoder, batch_size=8, epochs=1), materials, 1)
+def test_only_runs_with_a_layer_of_all_tasks_and_frozen_ones_keep_where_their_sentences_lie(
+    materials, encoder, sharing, has_vectors
+):
+    spec = APART.with_tasks(**{task: {"shared_transformer": True} for task in sharing})
+    outcome = run(replace(spec, encoder=encoder, batch_size=8, epochs=1), materials, 1)
     names = {f"{task}_{name}" for task in ("para", "sts") for name in GEOMETRY} | {"sst_vectors", "sst_vector_labels"}
     assert names & set(outcome.probes) == (names if has_vectors else set())
     if has_vectors:

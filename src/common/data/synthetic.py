@@ -10,7 +10,7 @@ rank methods, no more.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -70,6 +70,11 @@ QUESTION_FRAMES = tuple(
     for kind in ("main", "real", "usual", "true")
     for when in ("now", "today", "here")
 )
+# How much likelier the first half of the topics is among duplicates, of the agents and places among similar scenes, and
+# the other half among the rest. Real sets have such leanings too; without them a linear layer on two sentences that are
+# read apart, a sum of what each says alone, could learn nothing about their likeness.
+LEANING = 4
+QUESTION_NOISE = 0.06  # share of pairs labelled the other way, as real annotators do: no model gets all of them right
 # Of the pairs that are no duplicates: the topic, the intent, or both differ.
 QUESTION_EDITS = (("topic",), ("intent",), ("topic", "intent"))
 QUESTION_EDIT_WEIGHTS = (0.45, 0.45, 0.1)
@@ -212,8 +217,9 @@ def _long_review_example(rng: random.Random, label: int) -> Example:
 
 
 def _question_example(rng: random.Random, label: int) -> Example:
-    topic, intent = rng.choice(TOPICS), rng.choice(INTENTS)
-    edits = () if label else rng.choices(QUESTION_EDITS, QUESTION_EDIT_WEIGHTS)[0]
+    topic, intent = _leaning(rng, TOPICS, bool(label)), rng.choice(INTENTS)
+    is_duplicate = label if rng.random() >= QUESTION_NOISE else 1 - label
+    edits = () if is_duplicate else rng.choices(QUESTION_EDITS, QUESTION_EDIT_WEIGHTS)[0]
     other_topic = _another(rng, TOPICS, topic) if "topic" in edits else topic
     other_intent = _another(rng, INTENTS, intent) if "intent" in edits else intent
     return (_question(rng, topic, intent), _question(rng, other_topic, other_intent)), label
@@ -233,13 +239,24 @@ def _scene_example(rng: random.Random, score_bin: int) -> Example:
         edits, (_, lost) = rng.choices(list(SCENE_EDITS.items()), weights)[0]
         score = round(min(5.0, max(0.0, 5.0 - lost + rng.uniform(-SCENE_NOISE, SCENE_NOISE))), 1)
         if min(int(score), 4) == score_bin:
-            scene = _scene(rng)
+            scene = _scene(rng, score)
             return (_describe(rng, scene), _describe(rng, _edit_scene(rng, scene, edits))), score
 
 
-def _scene(rng: random.Random) -> dict[str, tuple[str, ...]]:
+def _scene(rng: random.Random, score: float | None = None) -> dict[str, tuple[str, ...]]:
+    """A scene; with a score, its agent and place lean to the half that goes with it."""
     agent, patient = rng.sample(ACTORS, 2)
-    return {"agent": agent, "action": rng.choice(ACTIONS), "patient": patient, "place": rng.choice(PLACES)}
+    scene = {"agent": agent, "action": rng.choice(ACTIONS), "patient": patient, "place": rng.choice(PLACES)}
+    if score is not None:
+        is_high = rng.random() < score / 5
+        scene["agent"] = _leaning(rng, [actor for actor in ACTORS if actor != patient], is_high)
+        scene["place"] = _leaning(rng, PLACES, is_high)
+    return scene
+
+
+def _leaning(rng: random.Random, choices: Sequence[tuple[str, ...]], is_first: bool) -> tuple[str, ...]:
+    """One of the choices, LEANING times likelier from the first half than from the second, or the other way."""
+    return rng.choices(choices, [LEANING if (i < len(choices) // 2) == is_first else 1 for i in range(len(choices))])[0]
 
 
 def _edit_scene(

@@ -15,6 +15,8 @@ from torch.nn import functional
 from common.errors import StudyError
 from common.spec import TaskSpec
 
+SIMILAR_FROM = 3.0
+
 
 def cross_entropy(output: Tensor, labels: Tensor) -> Tensor:
     """Softmax cross-entropy of (B, C) logits against class numbers (B,)."""
@@ -44,6 +46,15 @@ def cosine_embedding(output: Tensor, labels: Tensor, margin: float = 0.0) -> Ten
     return torch.where(labels > 0, 1 - cosines, (cosines - margin).clamp(min=0)).mean()
 
 
+def cosine_embedding_sts(output: Tensor, labels: Tensor) -> Tensor:
+    """Cosine embedding loss on cosines (B, 1) against similarities 0 to 5 (B,): a pair of 3 or more counts as alike.
+
+    swissBERT section 4.2 gives this loss to both pair tasks and no mapping; on the scale of the data set a pair is
+    "roughly equivalent" from 3 on (Agirre et al. 2013). Degrees on either side of 3 teach nothing.
+    """
+    return cosine_embedding(output, labels >= SIMILAR_FROM)
+
+
 def mnrl(scores: Tensor, labels: Tensor) -> Tensor:
     """Multiple negatives ranking: -1/B sum_i [S_ii - log sum_j exp S_ij].
 
@@ -69,6 +80,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "bce": bce,
     "mse": mse,
     "cosine_embedding": cosine_embedding,
+    "cosine_embedding_sts": cosine_embedding_sts,
     "mnrl": mnrl,
 }
 

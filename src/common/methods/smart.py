@@ -53,6 +53,7 @@ DIVERGENCES: dict[str, Divergence] = {
     "bce": symmetric_kl,
     "mse": squared_difference,
     "cosine_embedding": squared_difference,
+    "cosine_embedding_sts": squared_difference,
 }
 
 

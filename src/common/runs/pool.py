@@ -76,7 +76,7 @@ class Job:
     examples: int  # how many the run draws, the measure of its length
     log: str  # the file for prints and tracebacks
     encoders: str  # the folder of checkpoints that were pretrained further
-    checkpoints: str  # the working folder of this run
+    checkpoint: str  # the file that the run goes on from where it was cut off
     force: bool = False  # train even what is stored
 
 
@@ -146,6 +146,7 @@ class Pool:
                     event = self._train(job, functools.partial(tell, job), idle) | {"is_cached": False}
                 if "files" in event:
                     store.adopt(job.run_id, event.pop("files"))
+                    Path(job.checkpoint).unlink(missing_ok=True)
             except StudyError as error:  # its record cannot be written
                 event = {"event": "failed", "message": error.message(), "log": None}
         tell(job, event)

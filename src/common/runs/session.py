@@ -235,7 +235,7 @@ class Study:
             examples=plan.applied.total_examples(REPORT_TRAIN),
             log=str(self.places.logs / f"{plan.run_id}.log"),
             encoders=str(self.places.encoders),
-            checkpoints=str(self.places.checkpoints / plan.run_id),
+            checkpoint=str(self.places.checkpoints / plan.run_id),
             force=force,
         )
 

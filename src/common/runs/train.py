@@ -1,6 +1,7 @@
 """One run, from a job to the files of its record: what a worker does, on this machine or on another.
 
-Corpus and tokens stay in the process for the next job. Who calls this writes the files into the store.
+Corpus and tokens stay in the process for the next job. Who calls this writes the files into the store and deletes the
+run's checkpoint.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from common.data import sources
 from common.errors import StudyError
+from common.files import atomic_write
 from common.model.weights import resolve_encoder
 from common.runs.pool import Event, Job
 from common.runs.store import packed
@@ -37,7 +39,8 @@ def train(job: Job, report: loop.Progress) -> dict[str, bytes]:
     profile = profile_named(job.profile)
     spec, written = RunSpec.from_dict(job.spec), RunSpec.from_dict(job.written)
     materials = _materials(job.data, job.encoder, Path(job.encoders))
-    outcome = loop.run(spec, materials, profile.threads, report, profile.device)
+    kept = loop.Checkpoint(Path(job.checkpoint), atomic_write)
+    outcome = loop.run(spec, materials, profile.threads, report, profile.device, kept)
     described = {
         "run_id": job.run_id,
         "spec": to_dict(spec),

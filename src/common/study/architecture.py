@@ -29,6 +29,7 @@ LOSSES = {
     "bce": "binary cross-entropy",
     "mse": "squared error",
     "cosine_embedding": "cosine embedding loss",
+    "cosine_embedding_sts": "cosine embedding loss, alike from 3 on",
     "mnrl": "multiple negatives ranking",
 }
 SCHEDULES = {

@@ -5,9 +5,9 @@ A Row carries RunSpecs as the report has them; profiles and seeds come later (se
 
 The schema of a file: `report`, `common` (a RunSpec as plain values) and `rows`. A row has an id; the table or tables
 that print it; a label only where nothing is printed; a base (another row, else the common setting) and what it
-changes, as dotted fields of the RunSpec. `tasks: [sst]` keeps the named tasks, `tasks.cfimdb: {...}` adds or replaces
-a whole one. A row of several models says `combine: per_task` and lists in `runs` what each changes on top; a row
-without a model says `combine: random`.
+changes, as dotted fields of the RunSpec. `tasks: [sts, sst]` keeps the named tasks and trains them in that order,
+`tasks.cfimdb: {...}` adds or replaces a whole one. A row of several models says `combine: per_task` and lists in `runs`
+what each changes on top; a row without a model says `combine: random`.
 """
 
 from __future__ import annotations
@@ -127,22 +127,24 @@ def lookup(spec: RunSpec, field: str) -> object:
 def changes(of: Row, base: Row) -> dict[str, tuple[object, object]]:
     """Dotted field -> (value in base, value in `of`) for every field in which their first specs differ.
 
-    A task that only one of them has stands as `tasks.<name>`: (True, False) when `of` lacks it. A part that only one
-    of them has (PALs, SMART, pretraining) stands as one field with all its values, None in the other. A row without a
-    run changes nothing that could be listed.
+    A task that only one of them has stands as `tasks.<name>`: (True, False) when `of` lacks it; the same tasks in
+    another order stand as `tasks`. A part that only one of them has (PALs, SMART, pretraining) stands as one field with
+    all its values, None in the other. A row without a run changes nothing that could be listed.
     """
     if not (of.specs and base.specs):
         return {}
     theirs, ours = _flat(to_dict(base.specs[0])), _flat(to_dict(of.specs[0]))
-    names = [{task.name for task in row.specs[0].tasks} for row in (base, of)]
+    orders = tuple([task.name for task in row.specs[0].tasks] for row in (base, of))
+    names = [{*order} for order in orders]
     one_sided = {f"tasks.{name}": tuple(name in held for held in names) for name in sorted(names[0] ^ names[1])}
+    reordered = {"tasks": orders} if orders[0] != orders[1] and not one_sided else {}
     for name in [*theirs, *ours]:
         if None in (theirs.get(name, ""), ours.get(name, "")):  # None on one side hides the parts of the other
             for values in (theirs, ours):
                 _fold(values, name)
     keys = [key for key in dict.fromkeys([*theirs, *ours]) if key.rpartition(".")[0] not in one_sided]
     differing = {key: (theirs.get(key), ours.get(key)) for key in keys if theirs.get(key) != ours.get(key)}
-    return one_sided | differing
+    return one_sided | reordered | differing
 
 
 def examples() -> tuple[Example, ...]:
@@ -242,12 +244,13 @@ def _per_run(values: dict, runs: list[dict], combine: str, where: str) -> list[d
 
 
 def _change(values: dict, change: dict, where: str) -> None:
-    """Apply the changed fields in their order; `tasks` alone keeps the named tasks."""
+    """Apply the changed fields in their order; `tasks` alone keeps the named tasks, in the order named."""
     for field, value in change.items():
         first, *rest = field.split(".")
         value, place = copy.deepcopy(value), f"{where}: {field}"
         if field == "tasks":
-            values["tasks"] = [task for task in values["tasks"] if task["name"] in value]
+            kept = [task for task in values["tasks"] if task["name"] in value]
+            values["tasks"] = sorted(kept, key=lambda task: value.index(task["name"]))
         elif first == "tasks":
             _assign_task(values["tasks"], rest, value, place)
         else:

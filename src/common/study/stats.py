@@ -17,7 +17,9 @@ from common.errors import StudyError
 from common.runs.session import Results, RowResult, Study
 from common.study import reported
 from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines, is_zero_shot
-from common.study.reported import Claim, Term, examples
+from common.study.reported import claims as ledger
+from common.study.reported import examples
+from common.study.reported.claims import Claim, Measure, Term
 from common.study.rows import Row, changes, row
 from common.training.evaluate import OVERALL_TASKS, OVERALLS
 
@@ -50,6 +52,7 @@ FAILED, UNDEFINED = "failed", "undefined"
 NOT_RUN = "not run here"
 UNPRINTED, ILLEGIBLE, UNPREDICTED = "not printed", "illegible", "not predicted"
 ABSENT = float("nan")
+PrintedValues = dict[tuple[str, str, str], float]
 AT_CONSTANT = "at constant"
 REPORT, HERE = "report", "here"
 
@@ -253,35 +256,69 @@ def claims_table(report: str, ids: Iterable[str] | None = None) -> pd.DataFrame:
     Raises:
         StudyError: no such report, or no claim of that id.
     """
-    found = {claim.id: claim for claim in reported.claims(report)}
+    found = {claim.id: claim for claim in ledger.load(report)}
     if unknown := set(ids or ()) - set(found):
         raise StudyError("E-CLAIM", report, f"no claims {', '.join(sorted(unknown))}.", f"Known: {', '.join(found)}.")
     values = reported.printed_values()
     chosen = [found[name] for name in (found if ids is None else ids)]
-    lines = [[c.id, c.section, c.statement, _printed_text(c.terms, values), c.rule] for c in chosen]
+    lines = [
+        [c.id, c.section, c.statement, _printed_text(c, values), f"Open. {c.open}" if c.open else c.rule]
+        for c in chosen
+    ]
     return pd.DataFrame(lines, columns=["claim", "section", "statement", "printed difference", "decided by"])
 
 
-def _printed_text(terms: tuple[Term, ...], values: dict[tuple[str, str, str], float]) -> str:
-    """Such as `overall +0.168; STS r +0.350`; more than four differences of one quantity become a range."""
+def _printed_text(claim: Claim, values: PrintedValues) -> str:
+    """Such as `overall +0.168; STS r +0.350`; more than four differences of one quantity become a range.
+
+    Comparisons with a control are left out, as no report prints it.
+    """
     groups: dict[str, list[tuple[float, str]]] = {}
-    for term in terms:
+    for term in claim.terms:
         difference, digits = _printed_difference(term, values), "g" if term.metric == "train_time_min" else ".3f"
-        text = UNPRINTED if np.isnan(difference) else f"{round(difference, 3) + 0.0:+{digits}}"
-        groups.setdefault(_quantity(term), []).append((difference, text))
+        groups.setdefault(_quantity(term), []).append((difference, f"{round(difference, 3) + 0.0:+{digits}}"))
+    for measure in claim.measures:
+        number, sign = _printed_measure(measure, values), "+" if _is_difference(measure) else ""
+        groups.setdefault(_measured(measure), []).append((number, f"{number:{sign}.3f}"))
     texts = []
     for name, found in groups.items():
-        if len(found) > 4 and not np.isnan([difference for difference, _ in found]).any():
-            texts.append(f"{name} {min(found)[1]} to {max(found)[1]} ({len(found)} comparisons)")
-        else:
-            texts.append(f"{name} {', '.join(text for _, text in found)}")
+        numbers = [pair for pair in found if not np.isnan(pair[0])]
+        if len(numbers) > 4:
+            texts.append(f"{name} {min(numbers)[1]} to {max(numbers)[1]} ({len(numbers)} comparisons)")
+        elif numbers:
+            texts.append(f"{name} {', '.join(text for _, text in numbers)}")
     return "; ".join(texts) or UNPRINTED
 
 
-def _printed_difference(term: Term, values: dict[tuple[str, str, str], float]) -> float:
+def _printed_difference(term: Term, values: PrintedValues) -> float:
     """value(a) - value(b) as printed, in the unit of the metric; NaN where one of them is not printed."""
     a, b = values.get((term.a, term.split, term.metric)), values.get((term.b, term.split_b, term.metric_b))
     return ABSENT if a is None or b is None else a - b
+
+
+def _printed_measure(measure: Measure, values: PrintedValues) -> float:
+    """The measure of the printed numbers: scores, gaps and minutes where a report prints them, else NaN."""
+    first, *others = (
+        _printed_quantity(measure.quantity, of, row_id, values)
+        for row_id, of in zip(measure.rows, (measure.of, measure.of | measure.of_b), strict=False)
+    )
+    if not others:
+        return first
+    return first / others[0] if measure.by == "ratio" else first - others[0]
+
+
+def _printed_quantity(quantity: str, of: dict[str, str], row_id: str, values: PrintedValues) -> float:
+    keys = {
+        "score": [(of.get("split"), of.get("metric"))],
+        "gap": [("train", of.get("metric")), ("dev", of.get("metric"))],
+        "training_time": [("dev", "train_time_min")],
+    }
+    found = [values.get((row_id, *key), ABSENT) for key in keys.get(quantity, [])]
+    return found[0] - sum(found[1:]) if found else ABSENT
+
+
+def _is_difference(measure: Measure) -> bool:
+    return len(measure.rows) == 2 and measure.by == "difference"
 
 
 def _quantity(term: Term) -> str:
@@ -293,32 +330,51 @@ def _quantity(term: Term) -> str:
     return name if term.split == "dev" else f"{name} ({term.split})"
 
 
-def claims_frame(claims: Iterable[Claim], results: Results) -> pd.DataFrame:
-    """One line per comparison of a claim: what it demands, the printed difference, ours, and its verdict.
+def claims_frame(claims: str | Iterable[Claim], results: Results) -> pd.DataFrame:
+    """One line per comparison of a report's claims (or of the given ones): its demand, both differences, its verdict.
 
-    A row without results, or one that no run here can score, leaves our difference empty. Our overall is made by the
-    formula of the report that prints the rows. Verdicts need intervals over seeds and examples; until those are
-    computed, every claim is undecided.
+    A row without results, or one that no run here can score, leaves our difference empty; so does a measure, which has
+    its demand alone. Our overall is made by the formula of the report that prints the rows. Verdicts need intervals
+    over seeds and examples; until those are computed, every claim is undecided.
     """
-    values, labels = reported.printed_values(), reported.row_labels()
-    labels = labels | {row_id: result.row.label for row_id, result in results.items()}
-    lines = []
-    for claim in claims:
-        common = {"claim": claim.id}
-        if not claim.terms:
-            measured = {"comparison": claim.rule, "printed difference": ABSENT, "our difference": ABSENT, "seeds": ""}
-            lines.append(common | measured | {"verdict": UNDECIDED})
+    values, lines = reported.printed_values(), []
+    for claim in ledger.load(claims) if isinstance(claims, str) else claims:
+        common = {"claim": claim.id, "verdict": UNDECIDED}
         for term in claim.terms:
-            known = {"comparison": _demand(term, labels), "printed difference": _printed_difference(term, values)}
-            lines.append(common | known | _ours(term, results) | {"verdict": UNDECIDED})
-    return pd.DataFrame(lines)
+            known = {"comparison": _demand(term), "printed difference": _printed_difference(term, values)}
+            lines.append(common | known | _ours(term, results))
+        measured = [(_measure_demand(measure), _printed_measure(measure, values)) for measure in claim.measures]
+        for text, number in [*measured, *([(claim.open, ABSENT)] if claim.open else [])]:
+            known = {"comparison": text, "printed difference": number}
+            lines.append(common | known | {"our difference": ABSENT, "seeds": ""})
+    columns = ["claim", "comparison", "printed difference", "our difference", "seeds", "verdict"]
+    return pd.DataFrame(lines, columns=columns)
 
 
-def _demand(term: Term, labels: dict[str, str]) -> str:
-    rows_compared = labels[term.a] if term.a == term.b else f"{labels[term.a]} - {labels[term.b]}"
-    sign = "-" if term.op == "<" and term.margin else ""
-    demand = f"within ±{term.margin:g}" if term.op == "~" else f"{term.op} {sign}{term.margin:g}"
-    return f"{_quantity(term)}: {rows_compared} {demand}"
+def _demand(term: Term) -> str:
+    rows_compared = " - ".join(row(row_id).label for row_id in dict.fromkeys([term.a, term.b]))
+    return f"{_quantity(term)}: {rows_compared} {_bound(term.op, term.margin)}"
+
+
+def _measure_demand(measure: Measure) -> str:
+    """Such as `gap (overall): Setup 3 - Setup 2 < -0.1`."""
+    sign = " / " if measure.by == "ratio" else " - "
+    compared = sign.join(row(row_id).label for row_id in dict.fromkeys(measure.rows))
+    return f"{_measured(measure)}: {compared} {_bound(measure.op, measure.margin, measure.value)}"
+
+
+def _measured(measure: Measure) -> str:
+    """The quantity in words, with what it is taken of, on both sides where that differs."""
+    sides = (measure.of, measure.of | measure.of_b)[: len(measure.rows)]
+    parts = dict.fromkeys(", ".join(QUANTITIES.get(part, part) for part in side.values()) for side in sides)
+    text = f"{measure.quantity} ({' against '.join(parts)})" if measure.of else measure.quantity
+    return text.replace("_", " ")
+
+
+def _bound(op: str, margin: float, value: float = 0.0) -> str:
+    if op == "~":
+        return f"within ±{margin:g}" + (f" of {value:g}" if value else "")
+    return f"{op} {value - margin if op == '<' else value + margin:g}"
 
 
 def _ours(term: Term, results: Results) -> dict:

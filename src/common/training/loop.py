@@ -10,7 +10,6 @@ import copy
 import functools
 import hashlib
 import itertools
-import math
 import platform
 import sys
 import time
@@ -23,7 +22,15 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from common.data.encoding import Encoded, Layout, encode, epoch_batches, input_limit, load_tokenizer
+from common.data.encoding import (
+    Batch,
+    Encoded,
+    Layout,
+    encode,
+    epoch_batches,
+    input_limit,
+    load_tokenizer,
+)
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.errors import StudyError
@@ -32,8 +39,8 @@ from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import WEIGHT_FILE, file_sha256
 from common.seeding import stateless_generator
-from common.spec import RunSpec
-from common.training import evaluate
+from common.spec import RunSpec, to_dict
+from common.training import checkpoint, evaluate
 from common.training.features import FrozenFeatures
 from common.training.history import History
 from common.training.pretrain import adapted_checkpoint
@@ -118,6 +125,21 @@ class _Run:
     fitted: dict[str, np.ndarray] = field(default_factory=dict)  # task -> rows, drawn before, of its train scores
     done: int = 0
     tokens: int = 0
+    epoch: int = 1  # the one that is trained, from 1
+    seen: dict[str, list[int]] = field(default_factory=dict)  # task -> examples of each of its batches in this epoch
+    history: list[dict] = field(default_factory=list)
+    best_epoch: int = 0
+    best_weights: dict[str, torch.Tensor] | None = None
+    epoch_s: float = 0.0  # seconds of this epoch before a checkpoint was taken up
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run keeps its checkpoint, who writes files whole, and the seconds of training between two of them."""
+
+    path: Path
+    write: checkpoint.Write
+    every_s: float = 60.0
 
 
 def run(
@@ -126,6 +148,7 @@ def run(
     threads: int | None = None,
     progress: Progress | None = None,
     device: str = "cpu",
+    kept: Checkpoint | None = None,
 ) -> Outcome:
     """Train and evaluate one applied spec.
 
@@ -135,6 +158,9 @@ def run(
         threads: CPU threads; part of what a result depends on. None leaves torch's own choice.
         progress: called with (examples done, examples in all, note) after every update.
         device: cpu or cuda.
+        kept: go on from its checkpoint, where one fits, and write new ones; the result is the same to the byte. A
+            checkpoint that does not fit is not used, and standard error says what differs. A frozen encoder keeps none:
+            its run is short, and its features would be made anew in other batches.
 
     Raises:
         StudyError: the corpus lacks a task, the encoder cannot be read, the device is not there, or a loss is not
@@ -146,7 +172,8 @@ def run(
         folder = _encoder_folder(spec, materials, report, device)
     with _controlled(spec.seed, threads, device):
         state = _prepare(spec, materials, folder, report, device)
-        history, best_epoch = _train(state)
+        _train(state, None if spec.encoder.frozen else kept, _origin(spec, materials, device))
+        history, best_epoch = state.history, state.best_epoch
         rows = {name: evaluate.sample(len(s), spec.final_examples, name) for name, s in state.dev.items()}
         outputs, labels = _scores(state, state.dev, rows)
         tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
@@ -172,7 +199,7 @@ def code_hash() -> str:
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for path in sorted(path for pattern in NUMERIC_SOURCES for path in root.glob(pattern)):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
 
 
@@ -234,30 +261,81 @@ def _encoder_folder(spec: RunSpec, materials: Materials, report: Progress, devic
     return adapted_checkpoint(base, source, pretraining, cache, report, seed=PRETRAINING_SEED, device=device)
 
 
-def _train(state: _Run) -> tuple[list[dict], int]:
-    """All epochs; leaves the weights of the best one in the model and returns the history and that epoch (0: none).
+def _train(state: _Run, kept: Checkpoint | None, origin: dict) -> None:
+    """All epochs that are left; leaves the weights of the best one in the model.
 
     A phased run has no best epoch: what later phases made the model forget belongs to its result.
     """
-    history, best_score, best_epoch, best_weights = [], -math.inf, 0, None
+    skipped = _take_up(state, kept, origin) if kept and state.spec.epochs else 0
+    last = time.monotonic()
+
+    def keep_if_due() -> None:
+        nonlocal last
+        if kept and time.monotonic() - last >= kept.every_s:
+            _keep(state, kept, origin)
+            last = time.monotonic()
+
+    while state.epoch <= state.spec.total_epochs:
+        started = time.perf_counter() - state.epoch_s
+        entry = {"epoch": state.epoch} | _train_epoch(state, skipped, started, keep_if_due)
+        _end_epoch(state, entry, started)
+        skipped = 0
+        keep_if_due()
+    if state.best_weights is not None:
+        state.model.load_state_dict(state.best_weights)
+
+
+def _end_epoch(state: _Run, entry: dict, started: float) -> None:
+    """Score the epoch, tell the rate schedule, keep the weights if they are the best, and go on to the next."""
     spec, dev = state.spec, {task.name: state.dev[task.name] for task in state.spec.trained_tasks}
     rows = {name: evaluate.sample(len(split), spec.dev_examples, name) for name, split in dev.items()}
-    for epoch in range(1, spec.total_epochs + 1):
-        started = time.perf_counter()
-        entry = {"epoch": epoch} | _train_epoch(state, epoch)
-        values, _ = evaluate.metrics(spec, *_scores(state, dev, rows))
-        train, _ = evaluate.metrics(spec, *_scores(state, state.train, _fitted(state)))
-        selection = evaluate.selection_score(spec, values)
-        state.trainer.rate.end_epoch(selection)
-        wall_s = round(time.perf_counter() - started, 3)
-        history.append(entry | {"dev": values, "train": train, "selection": selection, "wall_s": wall_s})
-        is_better = selection is not None and selection > best_score
-        if best_epoch == 0 or is_better or spec.schedule.is_phased:
-            best_score, best_epoch = -math.inf if selection is None else selection, epoch
-            best_weights = copy.deepcopy(state.model.state_dict()) if epoch < spec.total_epochs else None
-    if best_weights is not None:
-        state.model.load_state_dict(best_weights)
-    return history, best_epoch
+    values, _ = evaluate.metrics(spec, *_scores(state, dev, rows))
+    train, _ = evaluate.metrics(spec, *_scores(state, state.train, _fitted(state)))
+    selection = evaluate.selection_score(spec, values)
+    state.trainer.rate.end_epoch(selection)
+    best = state.history[state.best_epoch - 1]["selection"] if state.best_epoch else None
+    is_better = selection is not None and (best is None or selection > best)
+    if state.best_epoch == 0 or is_better or spec.schedule.is_phased:
+        state.best_epoch = state.epoch
+        is_last = state.epoch == spec.total_epochs
+        state.best_weights = None if is_last else copy.deepcopy(state.model.state_dict())
+    wall_s = round(time.perf_counter() - started, 3)
+    state.history.append(entry | {"dev": values, "train": train, "selection": selection, "wall_s": wall_s})
+    state.epoch, state.seen, state.epoch_s = state.epoch + 1, {}, 0.0
+
+
+def _origin(spec: RunSpec, materials: Materials, device: str) -> dict:
+    """What a checkpoint must have been made on."""
+    facts = {name: value for name, value in environment().items() if name != "python"}
+    hashes = {"data": [materials.data_hashes[t.name] for t in spec.tasks], "weights": materials.weights_hash}
+    return {"spec": to_dict(spec), "device": device, **facts, **hashes}
+
+
+def _keep(state: _Run, kept: Checkpoint, origin: dict) -> None:
+    """Write everything that the rest of the run follows from."""
+    tensors, facts = checkpoint.trainer_state(state.trainer, state.log)
+    tensors |= {f"best.{name}": tensor for name, tensor in (state.best_weights or {}).items()}
+    tensors |= checkpoint.counted(state.draws, "draws.") | checkpoint.counted(state.fitted, "fitted.")
+    plain = ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s")
+    facts |= {name: getattr(state, name) for name in plain} | {"origin": origin}
+    checkpoint.save(kept.path, tensors, facts, kept.write)
+
+
+def _take_up(state: _Run, kept: Checkpoint, origin: dict) -> int:
+    """Go on from the checkpoint, where one fits; the updates of the present epoch that it has behind it."""
+    found = checkpoint.load(kept.path, origin)
+    if found is None or isinstance(found, str):
+        if found:
+            print(f"{kept.path.name}: the checkpoint is not used, {found}. The run starts anew.", file=sys.stderr)
+        return 0
+    tensors, facts = found
+    checkpoint.restore_trainer(state.trainer, state.log, tensors, facts)
+    for name in ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s"):
+        setattr(state, name, facts[name])
+    state.draws, state.fitted = (checkpoint.arrays_below(tensors, prefix) for prefix in ("draws.", "fitted."))
+    best = checkpoint.tensors_below(tensors, "best.")
+    state.best_weights = {name: tensor.to(state.model.device) for name, tensor in best.items()} or None
+    return len(state.log.updates) - state.log.epoch_start
 
 
 def _scores(
@@ -280,29 +358,37 @@ def _fitted(state: _Run) -> dict[str, np.ndarray]:
     return state.fitted
 
 
-def _train_epoch(state: _Run, epoch: int) -> dict:
-    """One epoch of the schedule; what the record says of it."""
-    spec = state.spec
+def _train_epoch(state: _Run, skipped: int, started: float, keep_if_due: Callable[[], None]) -> dict:
+    """One epoch of the schedule, without its first `skipped` updates; what the record says of it."""
+    spec, epoch = state.spec, state.epoch
     available = {name: len(encoded) for name, encoded in state.train.items()}
     drawn, counts = spec.examples_per_epoch(available), spec.batches_per_epoch(available)
     queues = {name: _batches(state, name, drawn[name], epoch) for name in state.train}
     sizes = {task.name: task.sampling_size or drawn[task.name] for task in spec.trained_tasks}
     shares = {task.name: task.sampling_share for task in spec.trained_tasks}
     plan = Epoch(counts, sizes, shares, epoch, spec.total_epochs)
-    seen: dict[str, list[int]] = {name: [] for name in state.train}
-    for tasks in SCHEDULES[spec.schedule.kind](plan, spec.schedule, stateless_generator(spec.seed, epoch, "schedule")):
+    groups = SCHEDULES[spec.schedule.kind](plan, spec.schedule, stateless_generator(spec.seed, epoch, "schedule"))
+    for place, tasks in enumerate(groups):
         chosen = [(task, next(queues[task])) for task in tasks]
-        group = [(task, state.train[task].batch(rows, state.model.device)) for task, rows in chosen]
-        for task, rows in chosen:
-            state.draws[task][rows] += 1
-        state.log.add(state.trainer.update(group))
-        for task, batch in group:
-            seen[task].append(len(batch.labels))
-            state.tokens += batch.tokens
-        state.done += sum(len(batch.labels) for _, batch in group)
+        if place < skipped:
+            continue  # orders follow from the seed alone: what was trained before the checkpoint is only passed over
+        state.log.add(state.trainer.update(_loaded(state, chosen)))
         state.report(min(state.done, state.total), state.total, f"epoch {epoch}/{spec.total_epochs}")
+        state.epoch_s = time.perf_counter() - started
+        keep_if_due()
     rate = state.log.updates[-1].rate
-    return {"updates": len(state.log.updates), "rate": rate} | state.log.end_epoch(seen)
+    return {"updates": len(state.log.updates), "rate": rate} | state.log.end_epoch(state.seen)
+
+
+def _loaded(state: _Run, chosen: list[tuple[str, np.ndarray]]) -> list[tuple[str, Batch]]:
+    """The batches of an update, counted as they are drawn."""
+    group = [(task, state.train[task].batch(rows, state.model.device)) for task, rows in chosen]
+    for (task, rows), (_, batch) in zip(chosen, group, strict=True):
+        state.draws[task][rows] += 1
+        state.seen.setdefault(task, []).append(len(rows))
+        state.tokens += batch.tokens
+        state.done += len(rows)
+    return group
 
 
 def _batches(state: _Run, name: str, examples: int, epoch: int) -> Iterator[np.ndarray]:

@@ -1,13 +1,12 @@
 """Pretraining (Devlin et al. 2019, section 3.1): the recipe of the tiny encoder, additional pretraining of any.
 
-`python -m common.training.pretrain` remakes the encoder shipped in `assets/tiny-bert`: a few minutes on one core.
+`scripts/tiny/encoder.py` remakes the encoder shipped in `assets/tiny-bert` by it.
 The heads are kept in the checkpoint under their published names, so that pretraining can go on from it.
 `adapted_checkpoint` goes on from a checkpoint with masked words alone (BERT++, section 4.3.2), once for all runs.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import random
@@ -26,9 +25,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
-from common import paths
 from common.data.encoding import ENCODE_CHUNK, load_tokenizer
-from common.data.synthetic import make_corpus, mlm_texts
 from common.data.texts import load_texts, text_fingerprint
 from common.model.bert import BertConfig, BertModel, config_of
 from common.model.weights import WEIGHT_FILE, file_sha256, read_state
@@ -246,7 +243,8 @@ def make_tokenizer(texts: Sequence[str]) -> Tokenizer:
     """An uncased BERT tokenizer of the texts' words; letters, digits and punctuation spell every other word."""
     characters = string.ascii_lowercase + string.digits
     pieces = [*SPECIAL_TOKENS, *string.punctuation, *characters, *(f"##{c}" for c in characters)]
-    words = {word for text in texts for word in text.lower().split()}
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in texts for word, _ in splitter.pre_tokenize_str(text.lower())}
     vocabulary = {piece: i for i, piece in enumerate([*pieces, *sorted(words.difference(pieces))])}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -420,42 +418,3 @@ def _store(model: PretrainingModel, tokenizer: Tokenizer, folder: Path, origin: 
     text = json.dumps(origin | {"files": _hashes(partial)}, indent=1, sort_keys=True)
     (partial / ORIGIN).write_text(text + "\n", encoding="utf-8")
     partial.rename(folder)
-
-
-def corpus_texts() -> list[str]:
-    """Every text of the embedded corpus and of the base text, from which the shipped tokenizer takes its words."""
-    columns = [column for splits in make_corpus().values() for split in splits.values() for column in split.texts]
-    return [text for texts in [*columns, *mlm_texts("base")] for text in texts]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Remake the shipped encoder."""
-    parser = argparse.ArgumentParser(prog="python -m common.training.pretrain", description=main.__doc__)
-    parser.add_argument("--out", type=Path, default=paths.TINY_BERT, help="folder to write (default: the shipped one)")
-    parser.add_argument("--steps", type=int, default=PretrainConfig.steps, help="updates; 0 writes random weights")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)  # sums in another order would give other weights
-    config = PretrainConfig(steps=options.steps)
-    tokenizer = make_tokenizer(corpus_texts())
-    model = new_model(config, tokenizer.get_vocab_size())
-    pretrain(model, mlm_texts("base", config.seed), tokenizer, config, _print_every(100))
-    save(model, tokenizer, options.out)
-    print(f"wrote {options.out}")
-
-
-def _print_every(interval: int) -> Callable[[int, float, float], None]:
-    """Print both losses, averaged over each `interval` steps."""
-    recent: list[tuple[float, float]] = []
-
-    def report(step: int, masked: float, following: float) -> None:
-        recent.append((masked, following))
-        if len(recent) == interval:
-            means = [sum(column) / interval for column in zip(*recent, strict=True)]
-            print(f"step {step + 1}: masked words {means[0]:.3f}, next sentence {means[1]:.3f} nats", flush=True)
-            recent.clear()
-
-    return report
-
-
-if __name__ == "__main__":
-    main()

@@ -158,8 +158,9 @@ def collect(
         for example in examples:
             if example.draws_attention:
                 facts["pair_tokens"], arrays["pair_attention"] = pair_attention(model, example, tokenizer)
-    # Vectors are bulky, so only the models in question keep them: those with PALs, and frozen ones as their control.
-    if spec.encoder.pals or spec.encoder.frozen:
+    # Vectors are bulky, so only the models in question keep them: those with a layer over the vectors that all tasks
+    # share (SlapBERT draws its best, which is read as one of them), and frozen ones as their control.
+    if spec.encoder.frozen or all(task.shared_transformer for task in spec.tasks):
         apart = [task for task in spec.tasks if task.pair_method != "pair" and task.name != "cfimdb"]
         for task in apart:
             arrays |= geometry(model, task.name, dev[task.name], rows[task.name])

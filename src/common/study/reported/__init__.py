@@ -2,23 +2,8 @@
 
 printed.csv holds every printed number, of tables and of text; examples.csv the sentences a report prints with its
 predictions, stated.csv the counts it gives for the data, figures.csv its result figures, claims/<report>.yaml its
-claims, contradictions.yaml where reports disagree (contradictions.py reads it). All of it was written before the first
-run.
-
-A claims file is a list of {id, section, statement, terms, rule}, worded by us. A term is one comparison,
-[metric, split, a, op, b, margin] with up to two further entries, metric_b and split_b, where b is read from another
-metric or split than a. a and b are ids of printed rows, of whatever report; all terms of a claim must hold. With
-d = value(a) - value(b), the operators mean
-
-    >, >=   d is at least margin; above 0 where margin is 0
-    <       d is at most -margin; below 0 where margin is 0
-    <=      d is at most margin: how "no gain" and "no more than margin lost" are written
-    ~       |d| is at most margin: as good as equal
-
-Margins above 0 are ours, set from the sampling error of the dev sets: SST 0.015, Quora 0.0025, STS 0.008 at r = 0.87
-and 0.030 at r = 0.35, the difference of two overalls 0.008. A claim about a quantity that no table prints has no
-terms; its rule names the measurement. A term may need numbers that no run here can give (the test split has no
-labels); ours is then missing, and the term stays.
+claims (claims.py reads them), contradictions.yaml where reports disagree (contradictions.py). All of it was written
+before the first run.
 """
 
 from __future__ import annotations
@@ -30,8 +15,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-
-import yaml
 
 from common.errors import StudyError
 
@@ -50,8 +33,6 @@ METRICS = (
     *("example_true_label", "example_prediction"),
     *("pred_non_reg", "pred_non_reg_ocr1", "pred_non_reg_ocr2", "pred_reg", "pred_reg_ocr1", "pred_reg_ocr2"),
 )
-OPERATORS = (">", ">=", "<", "<=", "~")
-CLAIM_FIELDS = ("id", "section", "statement", "terms", "rule")
 # SlapBERT (section 5.2) maps r to [0, 1] before it takes the mean of the three; the other reports do not.
 NORMALISED_OVERALL = ("slapbert",)
 OVERALL_PARTS = ("sst_acc", "para_acc", "sts_corr")
@@ -60,31 +41,6 @@ EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label",
 STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated", "remark")
 FIGURE_COLUMNS = ("report", "figure", "panel", "section", "shows", "drawn", "from_runs")
 DRAWN = re.compile(r"\d\d_[a-z0-9_]+")
-
-
-@dataclass(frozen=True)
-class Term:
-    """One comparison: value(a, metric, split) - value(b, metric_b, split_b) against margin; operators as above."""
-
-    metric: str
-    split: str
-    a: str
-    op: str
-    b: str
-    margin: float
-    metric_b: str
-    split_b: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement of a report, in our words, with the comparisons that decide it; all of them must hold."""
-
-    id: str
-    section: str
-    statement: str
-    terms: tuple[Term, ...]
-    rule: str
 
 
 @dataclass(frozen=True)
@@ -191,56 +147,10 @@ def printed_values() -> dict[tuple[str, str, str], float]:
     return found
 
 
-def row_labels() -> dict[str, str]:
-    """Row id -> its label in the first table that prints it, over all reports."""
-    lines = [line for _, line in _lines("printed.csv", PRINTED_COLUMNS)]
-    return {line["row"]: line["label"] for line in reversed(lines)}
-
-
-def claims(report: str, rows: list[str] | None = None) -> list[Claim]:
-    """The claims of a report; with `rows`, only those whose comparisons need no other row."""
-    folder = files(__package__).joinpath("claims")
-    known = sorted(path.name.removesuffix(".yaml") for path in folder.iterdir() if path.name.endswith(".yaml"))
-    if report not in known:
-        raise StudyError("E-REPORTED", "claims", f"no claims of {report!r}.", f"Known: {', '.join(known)}.")
-    content = yaml.safe_load(folder.joinpath(f"{report}.yaml").read_text(encoding="utf-8"))
-    printed_rows = {row for row, _, _ in printed_values()}
-    found = [_claim(f"claims/{report}.yaml", entry, printed_rows) for entry in content]
-    names = [claim.id for claim in found]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise _bad(f"claims/{report}.yaml", f"ids stand twice: {twice}")
-    if rows is None:
-        return found
-    return [claim for claim in found if {row for term in claim.terms for row in (term.a, term.b)} <= set(rows)]
-
-
 @functools.cache  # asked several times for every row of every experiments file
 def _table(report: str, table: str) -> list[dict[str, str]]:
     lines = (line for _, line in _lines("printed.csv", PRINTED_COLUMNS))
     return [line for line in lines if (line["report"], line["table"]) == (report, table)]
-
-
-def _claim(file: str, entry: dict, printed_rows: set[str]) -> Claim:
-    where = f"{file}: {entry.get('id', '?')}"
-    if set(entry) != set(CLAIM_FIELDS):
-        raise _bad(where, f"fields {sorted(entry)}, expected {', '.join(CLAIM_FIELDS)}")
-    if empty := [name for name in CLAIM_FIELDS if name != "terms" and not isinstance(entry[name], str)]:
-        raise _bad(where, f"no text in {', '.join(empty)}")
-    return Claim(**{**entry, "terms": tuple(_term(where, term, printed_rows) for term in entry["terms"])})
-
-
-def _term(where: str, values: list, printed_rows: set[str]) -> Term:
-    if not 6 <= len(values) <= 8:
-        raise _bad(where, f"a term has metric, split, a, op, b, margin and perhaps metric_b, split_b; found {values}")
-    term = Term(*values, *values[len(values) - 6 : 2])
-    metrics, splits = {term.metric, term.metric_b}, {term.split, term.split_b}
-    if not (metrics <= set(METRICS) and splits <= set(SPLITS) and term.op in OPERATORS):
-        raise _bad(where, f"unknown metric, split or operator in {values}")
-    if unknown := {term.a, term.b} - printed_rows:
-        raise _bad(where, f"no report prints the row {', '.join(sorted(unknown))}")
-    if not (isinstance(term.margin, float) and math.isfinite(term.margin) and term.margin >= 0):
-        raise _bad(where, f"margin {term.margin!r} is no number of at least 0")
-    return term
 
 
 def _check_printed(where: str, line: dict[str, str]) -> None:
