@@ -10,7 +10,7 @@ import pytest
 from common.report import gallery, plots, tables
 from common.runs.session import Results
 from common.study import frames, stats
-from common.study.baselines import Baselines
+from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 

@@ -7,8 +7,8 @@ import pytest
 
 from common.runs.session import Results, RowResult
 from common.study import frames, reported
-from common.study.baselines import Baselines
 from common.study.rows import row, rows
+from common.study.untrained import Baselines
 
 CARD = {
     "counts": {"sst": {"train": 10, "dev": 4}, "para": {"train": 8, "dev": 4}, "sts": {"train": 5}},

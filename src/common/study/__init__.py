@@ -7,13 +7,14 @@ import importlib
 from common.study.cards import data_card, parity_card
 from common.study.rows import Row, changes, examples, row, rows, variant
 
-# Modules that import rows of this package themselves are loaded when one asks for what they hold.
+# Modules that import rows of this package themselves are loaded when one asks for what they hold. None may be named as
+# something here is: a module would take its place.
 _LATER = {
     "Failure": "common.runs.session",
     "Results": "common.runs.session",
     "RowResult": "common.runs.session",
     "Study": "common.runs.session",
-    "baselines": "common.study.baselines",
+    "baselines": "common.study.untrained",
     "open_study": "common.runs.session",
 }
 __all__ = ["Row", "changes", "data_card", "examples", "parity_card", "row", "rows", "variant", *_LATER]  # noqa: PLE0604

@@ -16,7 +16,6 @@ from common.data.tasks import TASKS
 from common.runs.session import Results, RowResult
 from common.runs.store import RunStore
 from common.study import reported
-from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines
 from common.study.reported import stated
 from common.study.rows import Row, rows
 from common.study.stats import (
@@ -32,6 +31,7 @@ from common.study.stats import (
     runs_of,
     value,
 )
+from common.study.untrained import CONSTANT_LABEL, CONSTANT_ROW, Baselines
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS
 
 # swissBERT's heat maps: the layer each is said to show, and the share of attention that its reading is about (section
