@@ -277,12 +277,96 @@ REFUSED = [
 ]
 
 
+REFUSED += [([option, ""], f"{option}: is empty. [E-OPTION]") for option in ("--profile", "--data", "--encoder")]
+REFUSED += [(["--profile", "smoke", "--export-predictions", " "], "--export-predictions: is empty. [E-OPTION]")]
+REFUSED += [(["--only", ""], "no notebook ''"), (["--seeds", ""], "expected whole numbers"), (["--jobs", ""], "--jobs")]
+REFUSED += [(["--data", "embedded:/nonexistent"], "has no folder. [E-DATA]"), (["--data", "hub:"], "names no data")]
+
+
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_wrong_input_is_refused_with_a_hint(
     arguments: list[str], message: str, here: Call, tmp_path: Path, capsys
 ) -> None:
     assert here(tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["STUDY_PROFILE", "STUDY_OUT"])
+def test_an_empty_variable_is_refused(name: str, here: Call, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv(name, "")
+    monkeypatch.setattr(runner, "open_study", lambda *options: pytest.fail("went on"))
+    assert runner.main([]) == 2
+    assert f"{name}: is empty. [E-OPTION]" in capsys.readouterr().err
+
+
+class Executions:
+    """Stands in for the execution of notebooks: what is an exception is raised, and the copy holds nothing else."""
+
+    def __init__(self, outcomes: dict[str, Exception | None]):
+        self.outcomes = outcomes
+
+    def __call__(self, path: Path, partial: Path, parameters: dict, folder: Path) -> nbformat.NotebookNode:
+        if error := self.outcomes[path.stem]:
+            raise error
+        partial.write_text("")
+        return v4.new_notebook()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("Kernel died before replying"), 4, "FAILED 01_x: RuntimeError: Kernel died before replying"),
+        (OSError(28, "No space left on device"), 3, "FAILED 01_x: OSError: [Errno 28] No space left on device"),
+        (StudyError("E-WRITE", "x", "cannot write.", "Free space."), 3, "FAILED x: cannot write. [E-WRITE]"),
+        (notebooks.NotebookError("01_x: cell In [1] failed."), 4, "FAILED 01_x: cell In [1] failed."),
+    ],
+)
+def test_whatever_happens_at_one_notebook_the_others_are_published(
+    error: Exception, code: int, line: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    for name in ("01_x", "02_y", "03_z"):
+        notebook(tmp_path / "notebooks" / f"{name}.ipynb", [], rows=[])
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path / "out"))
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
+    monkeypatch.setattr(notebooks, "execute", Executions({"01_x": error, "02_y": None, "03_z": None}))
+    assert runner.main(["--profile", "smoke", "--jobs", "2"]) == code
+    told = capsys.readouterr()
+    assert line in told.err and "Traceback" not in told.err and "2 of 3 published" in told.out
+    assert sorted(path.name for path in published(tmp_path / "out").iterdir()) == ["02_y.ipynb", "03_z.ipynb"]
+    log = tmp_path / "out" / "build" / "smoke" / "logs" / "01_x.log"
+    assert log.exists() == isinstance(error, RuntimeError | OSError)
+
+
+def test_a_kernel_that_does_not_start_twice_fails_its_notebook_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    notebook(tmp_path / "notebooks" / "01_x.ipynb", [], rows=[])
+
+    def never(*arguments: object, **named: object) -> None:
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path / "out"))
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", never)
+    assert runner.main(["--profile", "smoke"]) == 4
+    assert "FAILED 01_x: RuntimeError: Kernel died" in capsys.readouterr().err
+
+
+def test_runners_that_start_together_share_no_probe(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    study, real, others = open_study("smoke"), runner.atomic_write, [1]
+
+    def write(path: Path, content: bytes) -> None:
+        real(path, content)
+        if others:  # another runner does all of its checks between our write and our removal
+            others.pop()
+            runner._check_places(study)
+
+    monkeypatch.setattr(runner, "atomic_write", write)
+    runner._check_places(study)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("kernel", ["py39_new", "ir"])
@@ -320,10 +404,10 @@ def test_only_a_kernel_that_did_not_start_is_tried_again() -> None:
 
         return call
 
-    assert notebooks._started_twice(fails(RuntimeError("Kernel died before replying to kernel_info"))) == "done"
+    assert notebooks._started_twice(fails(RuntimeError("Kernel died before replying")), Path("none")) == "done"
     calls.clear()
     with pytest.raises(DeadKernelError):
-        notebooks._started_twice(fails(DeadKernelError("Kernel died")))
+        notebooks._started_twice(fails(DeadKernelError("Kernel died")), Path("none"))
     assert len(calls) == 1
 
 

@@ -82,9 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _refuse_empty(options)
     data, encoder = _absolute(options.data), _absolute(options.encoder)
     study = open_study(options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
-    if options.export_predictions:
+    if options.export_predictions is not None:
         print(study, flush=True)
         print(f"In {notebooks.shown(export(study, options.export_predictions))}")
         return DONE
@@ -111,6 +112,15 @@ def _run(options: argparse.Namespace) -> int:
     failed = [path.stem for path, code in codes.items() if code != DONE]
     _summarise(study, events, len(held), len(codes), failed, time.monotonic() - started)
     return ENVIRONMENT if ENVIRONMENT in codes.values() else FAILED if failed else DONE
+
+
+def _refuse_empty(options: argparse.Namespace) -> None:
+    """An empty value is most likely a variable that a script did not set: no default may take its place."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items()}
+    given |= {name: os.environ.get(name) for name in ("STUDY_OUT", "STUDY_PROFILE")}
+    for name, value in given.items():
+        if isinstance(value, str) and not value.strip():
+            raise StudyError("E-OPTION", name, "is empty.", "Give it a value, or leave it out.")
 
 
 def _absolute(name: str | None) -> str | None:

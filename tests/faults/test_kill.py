@@ -34,22 +34,24 @@ CELL = (
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
+def write_notebook(path: Path, cells: list[str], rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(v4.new_notebook(cells=code, metadata={"kernelspec": kernelspec, "study": {"rows": rows}}), path)
+
+
 @pytest.fixture
 def notebooks(tmp_path: Path) -> Path:
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    cells = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), v4.new_code_cell(CELL)]
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    metadata = {"kernelspec": kernelspec, "study": {"rows": ["swissbert/table2"]}}
-    nbformat.write(v4.new_notebook(cells=cells, metadata=metadata), folder / "01_rows.ipynb")
-    return folder
+    write_notebook(tmp_path / "notebooks" / "01_rows.ipynb", [CELL], ["swissbert/table2"])
+    return tmp_path / "notebooks"
 
 
-def start(folder: Path, out: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, out: Path, *arguments: str, driver: str = DRIVER) -> subprocess.Popen:
     """A runner in a session of its own, as a terminal gives it one."""
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "STUDY_OUT": str(out), "PYTHONPATH": path}
-    command = [sys.executable, "-c", DRIVER, str(folder), *arguments]
+    command = [sys.executable, "-c", driver, str(folder), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
 
@@ -99,6 +101,22 @@ def test_no_process_outlives_a_killed_runner(notebooks: Path, tmp_path: Path) ->
     runner.kill()
     runner.communicate(timeout=30)
     wait_until(lambda: are_gone(children), 5)
+
+
+def test_a_kernel_that_hangs_is_ended_and_the_others_are_published(tmp_path: Path) -> None:
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    stop = "import os, signal, time\n\n\ndef stuck():\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(60)\n\n\nstuck()"
+    sleep = "import time\n\n\ndef asleep():\n    time.sleep(600)\n\n\nasleep()"
+    for name, cell in (("01_stopped", stop), ("02_asleep", sleep), ("03_sound", "print(1)")):
+        write_notebook(folder / f"{name}.ipynb", [cell], rows=[])
+    limit = "from common import notebooks; notebooks.SILENCE_S = 4; from common.runner"
+    driver = DRIVER.replace("from common.runner", limit)
+    runner = start(folder, out, "--profile", "smoke", "--jobs", "3", driver=driver)
+    told, errors = runner.communicate(timeout=100)
+    assert runner.returncode == 4 and "1 of 3 published" in told
+    for name, function in (("01_stopped", "stuck"), ("02_asleep", "asleep")):
+        assert f"FAILED {name}: cell In [3] (import " in errors and f"in {function}" in errors
+    assert errors.count("No progress for 4 s: its kernel was ended.") == 2 and "Traceback" not in errors
 
 
 @pytest.mark.slow
@@ -157,6 +175,7 @@ def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
     assert pool.run(jobs_of(here), here.store, kill)[victim]["event"] == "finished"
     pool.close()
     assert here.store.complete() == sorted(job.run_id for job in jobs)
+    assert not list(here.places.checkpoints.glob("*"))
 
     # What was interrupted ends as if nothing had happened.
     spec = next(plan.applied for plan in here.plan(study.rows("swissbert", "table2")) if plan.run_id == victim)

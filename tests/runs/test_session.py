@@ -85,6 +85,23 @@ def test_seeds_that_are_no_seeds_are_refused(seeds: object) -> None:
     assert error.value.code == "E-SEEDS"
 
 
+@pytest.mark.parametrize("settings", [{"profile": ""}, {"data": ""}, {"data": "hub:"}, {"encoder": ""}])
+def test_an_empty_setting_is_no_default(settings: dict) -> None:
+    with pytest.raises(StudyError):
+        study.open_study(**{"profile": "smoke", **settings})
+
+
+def test_an_empty_profile_in_the_environment_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDY_PROFILE", "")
+    with pytest.raises(StudyError, match="unknown profile ''"):
+        study.open_study()
+
+
+def test_the_embedded_corpus_has_no_folder() -> None:
+    with pytest.raises(StudyError, match="has no folder"):
+        lab(data="embedded:/nonexistent")
+
+
 @pytest.mark.parametrize("jobs", [0, -1, 1.0, "2", 1000])
 def test_jobs_that_are_no_number_of_jobs_are_refused(jobs: object) -> None:
     with pytest.raises(StudyError) as error:

@@ -54,7 +54,8 @@ def test_both_lines_are_read_without_data_and_agree_with_the_data_card(monkeypat
 
 
 def test_what_notebooks_import_is_there_whatever_was_imported_before() -> None:
-    code = "import common.runs.session, common.study.untrained, common.study as s; print([callable(getattr(s, n)) for n in s.__all__])"
+    code = "import common.runs.session, common.study.untrained, common.study as s\n"
+    code += "print([callable(getattr(s, name)) for name in s.__all__])"
     source = str(Path(__file__).resolve().parents[2] / "src")
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source})

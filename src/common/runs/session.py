@@ -326,14 +326,18 @@ def open_study(
         jobs: runs at once; None takes what fits on the cores. Results do not depend on it.
         report_only: read records only; data and encoder need not be there.
     """
-    chosen = profile_named(profile or os.environ.get("STUDY_PROFILE") or "quick")
-    places, encoder = paths.places(chosen.name), str(encoder or chosen.encoder)
-    source = str(data) if data else ("embedded" if chosen.data == "embedded" else None)
-    name = sources.name(source) if source else chosen.data
+    chosen = profile_named(os.environ.get("STUDY_PROFILE", "quick") if profile is None else profile)
+    places, encoder = paths.places(chosen.name), str(chosen.encoder if encoder is None else encoder)
+    source = str(data) if data is not None else ("embedded" if chosen.data == "embedded" else None)
+    name = chosen.data if source is None else sources.name(source)
     if report_only and name == "cs224n" and not Path(source or "").is_dir():
         source = None  # the name is enough to find the records
     seeds, jobs = chosen.seeds if seeds is None else seeds, default_jobs(chosen.threads) if jobs is None else jobs
     _check_numbers(seeds, jobs)
+    if not encoder.strip():
+        raise StudyError(
+            "E-ENCODER", "encoder", "is empty.", "Give a known name, a folder or a hub id, or leave it out."
+        )
     encoder_name = weights.encoder_name(encoder)
     return Study(chosen, places, RunStore(places), tuple(seeds), name, encoder_name, report_only, jobs, source, encoder)
 
