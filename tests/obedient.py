@@ -1,4 +1,7 @@
-"""Stands in for common.runs.train in workers of tests: a job does what its label says, such as "run 0.5" or "kill"."""
+"""Stands in for common.runs.train in workers of tests: a job does what its label says, such as "run 0.5" or "kill".
+
+A line per training goes to the file that COUNTS names, or `job.data`.
+"""
 
 import os
 import sys
@@ -18,10 +21,13 @@ def watched(tell, every_s):
 def attempt(job, report):
     """Sleep as long as the label says and end as it says; one line per training in the file `job.data`."""
     kind, _, seconds = job.label.partition(" ")
-    with open(job.data, "a") as file:
+    with open(os.environ.get("COUNTS", job.data), "a") as file:
         file.write(f"{job.run_id} {os.getpid()} {job.force}\n")
     report(1, 2, "")
-    time.sleep(float(seconds or 0))
+    end = time.monotonic() + float(seconds or 0)
+    while time.monotonic() < end:
+        time.sleep(0.1 if kind == "beat" else end - time.monotonic())
+        report(1, 2, "")
     if kind == "kill":
         os.kill(os.getpid(), 9)
     if kind == "exit":

@@ -280,6 +280,8 @@ REFUSED = [
 REFUSED += [([option, ""], f"{option}: is empty. [E-OPTION]") for option in ("--profile", "--data", "--encoder")]
 REFUSED += [(["--profile", "smoke", "--export-predictions", " "], "--export-predictions: is empty. [E-OPTION]")]
 REFUSED += [(["--only", ""], "no notebook ''"), (["--seeds", ""], "expected whole numbers"), (["--jobs", ""], "--jobs")]
+REFUSED += [(["--scheduler", ""], "--scheduler: is empty"), (["--scheduler", "host:1"], "such as tls://host:8786")]
+REFUSED += [(["--scheduler", "tcp://host:1"], "without TLS can run anything as its owner. [E-SCHEDULER]")]
 REFUSED += [(["--data", "embedded:/nonexistent"], "has no folder. [E-DATA]"), (["--data", "hub:"], "names no data")]
 
 

@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     _refuse_empty(options)
     data, encoder = _absolute(options.data), _absolute(options.encoder)
-    study = open_study(options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
+    given = (options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
+    study = open_study(*given, options.scheduler, options.open_scheduler)
     if options.export_predictions is not None:
         print(study, flush=True)
         print(f"In {notebooks.shown(export(study, options.export_predictions))}")

@@ -105,9 +105,11 @@ def test_no_process_outlives_a_killed_runner(notebooks: Path, tmp_path: Path) ->
 
 def test_a_kernel_that_hangs_is_ended_and_the_others_are_published(tmp_path: Path) -> None:
     folder, out = tmp_path / "notebooks", tmp_path / "out"
-    stop = "import os, signal, time\n\n\ndef stuck():\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(60)\n\n\nstuck()"
+    stop = (
+        "import os, signal, time\n\n\ndef stuck():\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(60)\n\n\n"
+    )
     sleep = "import time\n\n\ndef asleep():\n    time.sleep(600)\n\n\nasleep()"
-    for name, cell in (("01_stopped", stop), ("02_asleep", sleep), ("03_sound", "print(1)")):
+    for name, cell in (("01_stopped", stop + "\n\nstuck()"), ("02_asleep", sleep), ("03_sound", "print(1)")):
         write_notebook(folder / f"{name}.ipynb", [cell], rows=[])
     limit = "from common import notebooks; notebooks.SILENCE_S = 4; from common.runner"
     driver = DRIVER.replace("from common.runner", limit)

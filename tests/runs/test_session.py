@@ -102,6 +102,20 @@ def test_the_embedded_corpus_has_no_folder() -> None:
         lab(data="embedded:/nonexistent")
 
 
+def test_a_cluster_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "common.runs.cluster", raising=False)
+    with pytest.raises(StudyError, match="'.\\[cluster\\]'") as error:
+        lab(scheduler="tls://127.0.0.1:9").run(two_rows())
+    assert error.value.code == "E-CLUSTER" and "is missing" in error.value.what
+
+
+def test_an_open_scheduler_is_taken_only_where_that_is_said() -> None:
+    with pytest.raises(StudyError, match="without TLS"):
+        lab(scheduler="tcp://127.0.0.1:9")
+    assert lab(scheduler="tcp://127.0.0.1:9", is_open=True).scheduler == "tcp://127.0.0.1:9"
+
+
 @pytest.mark.parametrize("jobs", [0, -1, 1.0, "2", 1000])
 def test_jobs_that_are_no_number_of_jobs_are_refused(jobs: object) -> None:
     with pytest.raises(StudyError) as error:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import paths
 from common.data import sources
@@ -24,13 +25,17 @@ from common.data.split import Split
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
-from common.runs.pool import Event, Job, default_jobs, local_pool
+from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
 from common.runs.progress import Progress, terminal, told_failure
 from common.runs.store import RunStore
 from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
 from common.study import combine
 from common.study.rows import Row, is_row, lookup, row
+from common.training import loop
 from common.training.evaluate import sample
+
+if TYPE_CHECKING:  # an extra
+    from common.runs.cluster import Cluster
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ class Study:
     jobs: int
     source: str | None
     encoder_source: str
+    scheduler: str | None = None
 
     def __str__(self) -> str:
         seeds, threads = ", ".join(map(str, self.seeds)), self.profile.threads or "all"
@@ -252,7 +258,7 @@ class Study:
         self.encoder_folder()
         progress = Progress(self.places.logs / "progress.log")
         try:
-            events = local_pool(self.jobs, self.profile.threads).run(jobs, self.store, progress)
+            events = self._workers().run(jobs, self.store, progress)
         except KeyboardInterrupt:
             print("Stopped. Finished runs are kept: run this again to go on.", file=progress.stream)
             raise
@@ -263,6 +269,21 @@ class Study:
                 if event["event"] == "failed":
                     print(told_failure(run_id, event), file=sys.stderr)
         return events
+
+    def _workers(self) -> Pool | Cluster:
+        """Who trains: this process's own pool, or the workers of a cluster."""
+        if self.scheduler is None:
+            return local_pool(self.jobs, self.profile.threads)
+        try:
+            from common.runs.cluster import Cluster, Origin
+        except ModuleNotFoundError as error:
+            fix = "Install it: pip install -e '.[cluster]'"
+            raise StudyError("E-CLUSTER", "--scheduler", f"the package {error.name} is missing.", fix) from error
+        digest = weights.file_sha256(self.encoder_folder() / weights.WEIGHT_FILE)
+        origin = Origin(
+            self.profile.name, self.source, self.encoder_source, _fingerprint(self.source), digest, loop.code_hash()
+        )
+        return Cluster(self.scheduler, origin)
 
     def _read(self, wanted: dict[str, Planned]) -> dict[str, dict]:
         missing = tuple(str(plan) for run_id, plan in wanted.items() if not self.store.present(run_id))
@@ -315,6 +336,8 @@ def open_study(
     seeds: Sequence[int] | None = None,
     jobs: int | None = None,
     report_only: bool = False,
+    scheduler: str | None = None,
+    is_open: bool = False,
 ) -> Study:
     """Open a study.
 
@@ -325,6 +348,8 @@ def open_study(
         seeds: None takes the profile's.
         jobs: runs at once; None takes what fits on the cores. Results do not depend on it.
         report_only: read records only; data and encoder need not be there.
+        scheduler: train on the Dask cluster of that address, tls://host:port.
+        is_open: take one without TLS as well, tcp://host:port, which whoever reaches its port commands.
     """
     chosen = profile_named(os.environ.get("STUDY_PROFILE", "quick") if profile is None else profile)
     places, encoder = paths.places(chosen.name), str(chosen.encoder if encoder is None else encoder)
@@ -338,8 +363,32 @@ def open_study(
         raise StudyError(
             "E-ENCODER", "encoder", "is empty.", "Give a known name, a folder or a hub id, or leave it out."
         )
-    encoder_name = weights.encoder_name(encoder)
-    return Study(chosen, places, RunStore(places), tuple(seeds), name, encoder_name, report_only, jobs, source, encoder)
+    _check_address(scheduler, is_open)
+    return Study(
+        profile=chosen,
+        places=places,
+        store=RunStore(places),
+        seeds=tuple(seeds),
+        data=name,
+        encoder=weights.encoder_name(encoder),
+        report_only=report_only,
+        jobs=jobs,
+        source=source,
+        encoder_source=encoder,
+        scheduler=scheduler,
+    )
+
+
+def _check_address(address: str | None, is_open: bool) -> None:
+    """Refuse the address of a scheduler whose port is open to whoever reaches it."""
+    if address is None:
+        return
+    if not address.startswith(("tls://", "tcp://")):
+        what = f"expected an address such as tls://host:8786, got {address!r}."
+        raise StudyError("E-SCHEDULER", "scheduler", what, "See README, Several machines.")
+    if address.startswith("tcp://") and not is_open:
+        what = "whoever reaches the port of a scheduler without TLS can run anything as its owner."
+        raise StudyError("E-SCHEDULER", "scheduler", what, "Use tls://, or say that you want it: --open-scheduler")
 
 
 def _check_numbers(seeds: Sequence[int], jobs: int) -> None:

@@ -8,6 +8,7 @@ fact that is not a run. Nothing here trains, and nothing here knows what the num
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import itertools
@@ -16,6 +17,8 @@ import math
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +37,7 @@ SCHEMA = 1
 RECORD, PREDICTIONS, PROBES = "record.json", "predictions.parquet", "probes.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{12}-s\d{1,10}")
 CARD_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+WAIT_S = 0.25
 HALF_MAX = float(np.finfo(np.float16).max)
 CHANGED = "was changed after it was written (its hash differs)"
 
@@ -102,6 +106,9 @@ class RunStore:
             for name, content in files.items():
                 atomic_write(staged / _plain(name, run_id), content)
             record = _checked(staged, run_id)
+            if self.has(run_id) and self.get(run_id) == record:  # a worker with this very store has written it
+                shutil.rmtree(staged)
+                return record
             if self.present(run_id):
                 _move(folder, self.places.build / "replaced" / run_id)
             os.rename(staged, folder)
@@ -110,6 +117,11 @@ class RunStore:
             raise
         sync_folder(folder.parent)
         return record
+
+    def files(self, run_id: str) -> dict[str, bytes]:
+        """The files of a sound run by name, as `adopt` takes them."""
+        folder = self.folder(run_id)
+        return {name: (folder / name).read_bytes() for name in (*self.get(run_id)["files"], RECORD)}
 
     def set_aside(self, run_id: str) -> Path:
         """Move a damaged run out of the store, under a name of its own, and return where it is now."""
@@ -148,6 +160,14 @@ class RunStore:
             return FileLock(self.places.locks / f"{run_id}.lock").acquire(timeout=0)
         except Timeout:
             return None
+
+    @contextlib.contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Hold the run, once whoever holds it now has released it."""
+        while (lock := self.try_lock(run_id)) is None:
+            time.sleep(WAIT_S)
+        with lock:
+            yield
 
     def card(self, name: str) -> object | None:
         """The content of a card, hash checked; None when there is no such card."""

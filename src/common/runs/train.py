@@ -38,9 +38,10 @@ def train(job: Job, report: loop.Progress) -> dict[str, bytes]:
     """
     profile = profile_named(job.profile)
     spec, written = RunSpec.from_dict(job.spec), RunSpec.from_dict(job.written)
-    materials = _materials(job.data, job.encoder, Path(job.encoders))
     kept = loop.Checkpoint(Path(job.checkpoint), atomic_write)
-    outcome = loop.run(spec, materials, profile.threads, report, profile.device, kept)
+    outcome = loop.run(
+        spec, materials(job.data, job.encoder, Path(job.encoders)), profile.threads, report, profile.device, kept
+    )
     described = {
         "run_id": job.run_id,
         "spec": to_dict(spec),
@@ -49,6 +50,15 @@ def train(job: Job, report: loop.Progress) -> dict[str, bytes]:
         "share": profile.share(written, spec),
     }
     return packed(outcome.record | described, outcome.predictions, outcome.probes)
+
+
+@functools.cache
+def materials(data: str, encoder: str, cache: Path) -> loop.Materials:
+    """What all runs on that data and encoder share; loaded once a process."""
+    loaded = loop.Materials(sources.load(data), resolve_encoder(encoder), examples(), data, cache)
+    gc.collect()
+    gc.freeze()  # it lives as long as the process: the collections between runs need not look at it
+    return loaded
 
 
 def attempt(job: Job, report: loop.Progress) -> Event:
@@ -81,11 +91,3 @@ def watched(tell: Callable[[Event], None], every_s: float) -> loop.Progress:
 
 def _lacks_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(sign in str(error) for sign in NO_MEMORY)
-
-
-@functools.cache
-def _materials(data: str, encoder: str, cache: Path) -> loop.Materials:
-    materials = loop.Materials(sources.load(data), resolve_encoder(encoder), examples(), data, cache)
-    gc.collect()
-    gc.freeze()  # it lives as long as the process: the collections between runs need not look at it
-    return materials
