@@ -270,3 +270,11 @@ def test_what_differs_is_named() -> None:
     assert ours.differences(replace(ours, data=ours.data | {"cfimdb": "9"})) == []
     other = replace(ours, data={"sst": "1"}, weights="x", code="y")
     assert ours.differences(other) == ["data of sts", "weights", "code"]
+
+
+def test_what_a_worker_stored_with_other_code_is_trained_again() -> None:
+    ours = cluster.Origin("smoke", "embedded", "tiny-random", {"sst": "1", "sts": "2"}, "3", "4")
+    record = {"hashes": {"data": {"sst": "1"}, "weights": "3"}, "environment": {"code": "4"}}
+    assert ours.made(record)
+    for changes in ({"environment": {"code": "5"}}, {"hashes": {"data": {"sst": "9"}, "weights": "3"}}):
+        assert not ours.made(record | changes)

@@ -62,6 +62,11 @@ class Origin:
             self, source=source, encoder=encoder, data=shared.data_hashes, weights=shared.weights_hash, code=code_hash()
         )
 
+    def made(self, record: dict) -> bool:
+        """Whether a record in a worker's store comes from here: its code may have been another when it was trained."""
+        hashes = {name: record["hashes"][name] for name in ("data", "weights")}
+        return not replace(self, code=record["environment"]["code"], **hashes).differences(self)
+
     def differences(self, other: Origin) -> list[str]:
         """What of the other is not as here: code, encoder, or names of data sets."""
         names = [f"data of {name}" for name, digest in self.data.items() if other.data.get(name) != digest]
@@ -104,9 +109,6 @@ class Cluster:
                 with contextlib.suppress(OSError, TimeoutError):  # a scheduler that is gone: that has been said
                     client.cancel(list(futures.values()))
                     client.unregister_worker_plugin(guard.name)
-
-    def close(self) -> None:
-        """Nothing is held between calls."""
 
     def _collect(self, client, futures: dict, jobs: dict[str, Job], store: RunStore, watch: Watch, told) -> dict:
         events, started, refused, workers, next_look = {}, set(), {}, None, 0.0
@@ -209,7 +211,7 @@ def work(job: Job, guard: Guard, module: str) -> Event:
         raise distributed.Reschedule
     out, train = places(job.profile), importlib.import_module(module)
     store, own = RunStore(out), guard.origin.here()
-    if not job.force and store.has(job.run_id):
+    if not job.force and store.has(job.run_id) and own.made(store.get(job.run_id)):
         return {"event": "finished", "files": store.files(job.run_id), "is_cached": True}
     names = {"data": own.source, "encoder": own.encoder, "encoders": str(out.encoders)}
     here = replace(job, **names, checkpoint=str(out.checkpoints / job.run_id))
