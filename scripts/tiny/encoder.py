@@ -19,10 +19,13 @@ from common.study.rows import examples
 from common.training.pretrain import PretrainConfig, make_tokenizer, new_model, pretrain, save
 
 
-def vocabulary_texts() -> list[str]:
-    """Every text of the embedded corpus and of the base text, and the sentences that reports print."""
+def vocabulary_texts(is_printed_in: bool = True) -> list[str]:
+    """Every text of the embedded corpus and of the base text, and the sentences that reports print.
+
+    Without the last: the vocabulary of the random encoder of `smoke`, whose attention nobody reads.
+    """
     columns = [column for splits in make_corpus().values() for split in splits.values() for column in split.texts]
-    printed = [example.texts for example in examples()]
+    printed = [example.texts for example in examples()] if is_printed_in else []
     return [text for texts in [*columns, *mlm_texts("base"), *printed] for text in texts]
 
 

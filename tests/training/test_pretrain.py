@@ -33,14 +33,15 @@ from common.errors import StudyError
 from common.model.bert import BertModel
 from common.spec import CorpusSpec, PretrainingSpec
 from common.training import pretrain
-from common.training.pretrain import IGNORED, MASK, PretrainConfig, corpus_texts, make_tokenizer, mask_tokens, new_model
+from common.training.pretrain import IGNORED, MASK, PretrainConfig, make_tokenizer, mask_tokens, new_model
+from scripts.tiny.encoder import vocabulary_texts
 
 SHORT = PretrainConfig(steps=60)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return make_tokenizer(corpus_texts())
+    return make_tokenizer(vocabulary_texts())
 
 
 def losses_on_new_text(model, tokenizer, seed=1):
@@ -87,9 +88,9 @@ def test_shipped_weights_know_the_corpus_and_random_ones_do_not(tokenizer):
 
 
 def test_shipped_files_are_what_the_recipe_writes(tokenizer, tmp_path):
-    model = new_model(SHORT, tokenizer.get_vocab_size())
-    pretrain.save(model, tokenizer, tmp_path)
-    for folder in (paths.TINY_BERT, paths.ASSETS / "tiny-random"):
+    smaller = make_tokenizer(vocabulary_texts(is_printed_in=False))
+    for words, folder in ((tokenizer, paths.TINY_BERT), (smaller, paths.ASSETS / "tiny-random")):
+        pretrain.save(new_model(SHORT, words.get_vocab_size()), words, tmp_path)
         for name in ("config.json", "tokenizer.json"):
             assert json.loads((folder / name).read_text()) == json.loads((tmp_path / name).read_text())
         written, found = load_file(tmp_path / "model.safetensors"), load_file(folder / "model.safetensors")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 from common.study.cards import data_card, parity_card
+from common.study.reported.inconsistencies import inconsistencies_frame
 from common.study.rows import Row, changes, examples, row, rows, variant
 
 # Modules that import rows of this package themselves are loaded when one asks for what they hold. None may be named as
@@ -17,7 +18,18 @@ _LATER = {
     "baselines": "common.study.untrained",
     "open_study": "common.runs.session",
 }
-__all__ = ["Row", "changes", "data_card", "examples", "parity_card", "row", "rows", "variant", *_LATER]  # noqa: PLE0604
+__all__ = [
+    "Row",
+    "changes",
+    "data_card",
+    "examples",
+    "inconsistencies_frame",
+    "parity_card",
+    "row",
+    "rows",
+    "variant",
+    *_LATER,
+]
 
 
 def __getattr__(name: str) -> object:
