@@ -24,9 +24,9 @@ from pathlib import Path
 from scaling import straight_line
 
 from common.paths import ROOT
+from common.runs.pool import local_pool
 from common.spec import PROFILES
 from common.study import open_study, row, rows
-from common.study.execute import local_pool
 
 EQUALLY_LONG = (
     "swissbert_pair",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common import machine
 from common.machine import cpu_quota, usable_cores
 
 
@@ -71,3 +72,10 @@ def test_where_affinity_is_unknown_all_cores_count(tmp_path: Path, monkeypatch: 
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     assert usable_cores(tmp_path / "cgroup", tmp_path / "fs") == 6
+
+
+def test_kills_for_lack_of_memory_are_counted_where_the_system_counts_them(tmp_path: Path) -> None:
+    (tmp_path / "vmstat").write_text("nr_free_pages 7\noom_kill_disable 9\noom_kill 3\n")
+    (tmp_path / "old").write_text("nr_free_pages 7\n")
+    assert machine.oom_kills(tmp_path / "vmstat") == 3
+    assert machine.oom_kills(tmp_path / "old") is None and machine.oom_kills(tmp_path / "none") is None

@@ -18,9 +18,9 @@ from nbformat import v4
 from common import notebooks, paths, runner
 from common.errors import StudyError
 from common.paths import Places
-from common.study.rows import row
-from common.study.session import open_study
-from common.study.store import RunStore
+from common.runs.session import open_study
+from common.runs.store import RunStore
+from common.study.rows import row, variant
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs the command line on a folder of notebooks of the test's own.
@@ -107,30 +107,49 @@ def test_progress_without_a_terminal_is_one_plain_line_a_run(finished: tuple) ->
     assert "2 of 2 runs" in lines[-1]
 
 
-def test_a_variant_that_no_metadata_announces_is_trained_and_published(finished: tuple, tmp_path: Path) -> None:
+VARIANT = (
+    f'base = study.row("{ROWS[0]}")\n'
+    'results = lab.run([base, study.variant(base, "faster", **{"optimizer.lr": 3e-4})])\n'
+    "print([len(result.records) for result in results.values()])"
+)
+
+
+def test_a_variant_is_trained_by_its_kernel_and_its_copy_does_not_tell(finished: tuple, tmp_path: Path) -> None:
     shutil.copytree(finished[0], tmp_path / "out")
-    variant = (
-        "from dataclasses import replace\n"
-        f'base = study.row("{ROWS[0]}")\n'
-        "spec = replace(base.specs[0], optimizer=replace(base.specs[0].optimizer, lr=3e-4))\n"
-        'results = lab.run([base, replace(base, id="my_variant", specs=(spec,))])\n'
-        "print([len(result.records) for result in results.values()])"
-    )
-    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, variant])
-    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "1")
-    assert "1 trained, 2 were in the store, 0 failed" in done.stdout and "1 of 1 published" in done.stdout
-    assert "FAILED" not in done.stderr
-    copy = nbformat.read(published(tmp_path / "out") / "01_variant.ipynb", as_version=4)
-    assert json.loads(copy.cells[-1].outputs[0].text) == [1, 1]
+    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, VARIANT])
+    call = call_on(tmp_path / "notebooks", tmp_path / "out")
+    copies, before = [], files(published(tmp_path / "out").parent / "runs")
+    for arguments in ([], [], ["--report-only"]):
+        done = call("--profile", "smoke", "--jobs", "1", *arguments)
+        assert "0 trained, 2 were in the store, 0 failed" in done.stdout and "1 of 1 published" in done.stdout
+        assert done.stderr.count("faster") == (0 if copies else 1) and "FAILED" not in done.stderr
+        copies.append((published(tmp_path / "out") / "01_variant.ipynb").read_bytes())
+    assert copies[0] == copies[1] == copies[2]
+    copy = nbformat.reads(copies[0].decode(), as_version=4)
+    assert json.loads(copy.cells[-1].outputs[0].text.splitlines()[-1]) == [1, 1]
+    assert len(files(published(tmp_path / "out").parent / "runs")) > len(before)
 
 
-@pytest.mark.parametrize(("cards", "times"), [(["data"], 1), ([], 3)])
-def test_a_notebook_whose_cards_are_announced_is_executed_once(cards: list[str], times: int, tmp_path: Path) -> None:
+def test_a_variant_that_fails_keeps_its_notebook_unpublished(finished: tuple, tmp_path: Path) -> None:
+    shutil.copytree(finished[0], tmp_path / "out")
+    spec = open_study("smoke").apply(variant(row(ROWS[0]), "faster", **{"optimizer.lr": 3e-4}).specs[0], 0)
+    (published(tmp_path / "out").parent / "runs" / f".{spec.run_id}.partial").write_text("in the way")
+    notebook(tmp_path / "notebooks" / "01_variant.ipynb", [OPEN, VARIANT])
+    done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "1", expect=4)
+    assert "FAILED 01_variant: not published, 1 runs failed: " in done.stderr
+    assert not (published(tmp_path / "out") / "01_variant.ipynb").exists()
+    left = nbformat.read(tmp_path / "out" / "build" / "smoke" / "01_variant.partial.ipynb", as_version=4)
+    (printed,) = (output.text for output in left.cells[-1].outputs if output.name == "stdout")
+    assert json.loads(printed.splitlines()[-1]) == [1, 0]
+
+
+@pytest.mark.parametrize("cards", [["data"], []])
+def test_every_notebook_is_executed_once(cards: list[str], tmp_path: Path) -> None:
     count = tmp_path / "count"
     cells = [OPEN, f'open({str(count)!r}, "a").write("x")', 'print(study.data_card(lab)["counts"]["sst"])']
     notebook(tmp_path / "notebooks" / "00_card.ipynb", cells, rows=[], cards=cards)
     call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke")
-    assert count.read_text() == times * "x"
+    assert count.read_text() == "x"
 
 
 def test_a_card_that_nothing_makes_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
@@ -144,16 +163,15 @@ def test_a_failed_run_keeps_its_notebook_unpublished_and_is_tried_once(tmp_path:
     spec = open_study("smoke").apply(row(ROWS[0]).specs[0], 0)
     folder = published(tmp_path / "out").parent / "runs"
     folder.mkdir(parents=True)
-    (folder / f".{spec.run_id}.partial").write_text("a file where the worker needs a folder")
-    holes = "print([[len(result.records), len(result.failures)] for result in results.values()])"
-    notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN.splitlines()[0], holes])
+    (folder / f".{spec.run_id}.partial").write_text("a file where the store needs a folder")
+    notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN])
+    notebook(tmp_path / "notebooks" / "02_whole.ipynb", [OPEN], rows=ROWS[1:])
     done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "2", expect=4)
     label = f"{row(ROWS[0]).label}, seed 0"
     assert f"FAILED 01_hole: not published, 1 runs failed: {label}" in done.stderr
     assert done.stderr.count(f"FAILED {label} ({spec.run_id}): ") == 1 and "E-WRITE" in done.stderr
-    assert "1 trained, 0 were in the store, 1 failed. Notebooks: 0 of 1 published" in done.stdout
-    left = nbformat.read(tmp_path / "out" / "build" / "smoke" / "01_hole.partial.ipynb", as_version=4)
-    assert json.loads(left.cells[-1].outputs[0].text) == [[0, 1], [1, 0]]
+    assert "1 trained, 0 were in the store, 1 failed. Notebooks: 1 of 2 published" in done.stdout
+    assert [path.name for path in published(tmp_path / "out").iterdir()] == ["02_whole.ipynb"]
 
 
 def test_a_published_copy_shows_results_and_nothing_of_the_machine(finished: tuple) -> None:
@@ -245,14 +263,6 @@ def test_an_output_folder_that_cannot_be_written_is_an_environment_error(here: C
     assert "E-WRITE" in capsys.readouterr().err and blocked.read_text() == "a file stands here"
 
 
-def test_kernels_learn_of_the_pool_and_of_force(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("STUDY_POOL", "STUDY_FORCE"):
-        monkeypatch.setenv(name, "")
-    for force in (True, False):
-        with runner._training(open_study("smoke"), force, runner.Tally()):
-            assert Path(os.environ["STUDY_POOL"]).is_socket() and bool(os.environ["STUDY_FORCE"]) is force
-
-
 REFUSED = [
     (["--profile", "smok"], "Did you mean 'smoke'?"),
     (["--profil", "smoke"], "did you mean --profile?"),
@@ -267,12 +277,98 @@ REFUSED = [
 ]
 
 
+REFUSED += [([option, ""], f"{option}: is empty. [E-OPTION]") for option in ("--profile", "--data", "--encoder")]
+REFUSED += [(["--profile", "smoke", "--export-predictions", " "], "--export-predictions: is empty. [E-OPTION]")]
+REFUSED += [(["--only", ""], "no notebook ''"), (["--seeds", ""], "expected whole numbers"), (["--jobs", ""], "--jobs")]
+REFUSED += [(["--scheduler", ""], "--scheduler: is empty"), (["--scheduler", "host:1"], "such as tls://host:8786")]
+REFUSED += [(["--scheduler", "tcp://host:1"], "without TLS can run anything as its owner. [E-SCHEDULER]")]
+REFUSED += [(["--data", "embedded:/nonexistent"], "has no folder. [E-DATA]"), (["--data", "hub:"], "names no data")]
+
+
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_wrong_input_is_refused_with_a_hint(
     arguments: list[str], message: str, here: Call, tmp_path: Path, capsys
 ) -> None:
     assert here(tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["STUDY_PROFILE", "STUDY_OUT"])
+def test_an_empty_variable_is_refused(name: str, here: Call, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv(name, "")
+    monkeypatch.setattr(runner, "open_study", lambda *options: pytest.fail("went on"))
+    assert runner.main([]) == 2
+    assert f"{name}: is empty. [E-OPTION]" in capsys.readouterr().err
+
+
+class Executions:
+    """Stands in for the execution of notebooks: what is an exception is raised, and the copy holds nothing else."""
+
+    def __init__(self, outcomes: dict[str, Exception | None]):
+        self.outcomes = outcomes
+
+    def __call__(self, path: Path, partial: Path, parameters: dict, folder: Path) -> nbformat.NotebookNode:
+        if error := self.outcomes[path.stem]:
+            raise error
+        partial.write_text("")
+        return v4.new_notebook()
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RuntimeError("Kernel died before replying"), 4, "FAILED 01_x: RuntimeError: Kernel died before replying"),
+        (OSError(28, "No space left on device"), 3, "FAILED 01_x: OSError: [Errno 28] No space left on device"),
+        (StudyError("E-WRITE", "x", "cannot write.", "Free space."), 3, "FAILED x: cannot write. [E-WRITE]"),
+        (notebooks.NotebookError("01_x: cell In [1] failed."), 4, "FAILED 01_x: cell In [1] failed."),
+    ],
+)
+def test_whatever_happens_at_one_notebook_the_others_are_published(
+    error: Exception, code: int, line: str, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    for name in ("01_x", "02_y", "03_z"):
+        notebook(tmp_path / "notebooks" / f"{name}.ipynb", [], rows=[])
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path / "out"))
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
+    monkeypatch.setattr(notebooks, "execute", Executions({"01_x": error, "02_y": None, "03_z": None}))
+    assert runner.main(["--profile", "smoke", "--jobs", "2"]) == code
+    told = capsys.readouterr()
+    assert line in told.err and "Traceback" not in told.err and "2 of 3 published" in told.out
+    assert sorted(path.name for path in published(tmp_path / "out").iterdir()) == ["02_y.ipynb", "03_z.ipynb"]
+    log = tmp_path / "out" / "build" / "smoke" / "logs" / "01_x.log"
+    assert log.exists() == isinstance(error, RuntimeError | OSError)
+
+
+def test_a_kernel_that_does_not_start_twice_fails_its_notebook_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    notebook(tmp_path / "notebooks" / "01_x.ipynb", [], rows=[])
+
+    def never(*arguments: object, **named: object) -> None:
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path / "out"))
+    monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
+    monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
+    monkeypatch.setattr(notebooks.papermill, "execute_notebook", never)
+    assert runner.main(["--profile", "smoke"]) == 4
+    assert "FAILED 01_x: RuntimeError: Kernel died" in capsys.readouterr().err
+
+
+def test_runners_that_start_together_share_no_probe(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    study, real, others = open_study("smoke"), runner.atomic_write, [1]
+
+    def write(path: Path, content: bytes) -> None:
+        real(path, content)
+        if others:  # another runner does all of its checks between our write and our removal
+            others.pop()
+            runner._check_places(study)
+
+    monkeypatch.setattr(runner, "atomic_write", write)
+    runner._check_places(study)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("kernel", ["py39_new", "ir"])
@@ -294,7 +390,7 @@ def test_a_torn_notebook_is_refused(tmp_path: Path) -> None:
 def test_a_copy_that_shows_a_path_is_not_published(tmp_path: Path) -> None:
     output = v4.new_output("stream", text=f"{ROOT}/results/x\n")
     with pytest.raises(StudyError) as error:
-        notebooks.publish(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])]), tmp_path / "x.ipynb")
+        notebooks.publish(v4.new_notebook(cells=[v4.new_code_cell("x", outputs=[output])]), tmp_path / "x.ipynb", {})
     assert error.value.code == "E-PORTABLE" and list(tmp_path.iterdir()) == []
 
 
@@ -310,10 +406,10 @@ def test_only_a_kernel_that_did_not_start_is_tried_again() -> None:
 
         return call
 
-    assert notebooks._started_twice(fails(RuntimeError("Kernel died before replying to kernel_info"))) == "done"
+    assert notebooks._started_twice(fails(RuntimeError("Kernel died before replying")), Path("none")) == "done"
     calls.clear()
     with pytest.raises(DeadKernelError):
-        notebooks._started_twice(fails(DeadKernelError("Kernel died")))
+        notebooks._started_twice(fails(DeadKernelError("Kernel died")), Path("none"))
     assert len(calls) == 1
 
 

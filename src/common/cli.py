@@ -40,6 +40,8 @@ def parser() -> argparse.ArgumentParser:
     add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
     add("--seeds", type=_seeds, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
     add("--jobs", type=int, metavar="N", help="runs at once (default: cores over threads per run)")
+    add("--scheduler", metavar="ADDRESS", help="train on a Dask cluster, such as tls://host:8786 (README says how)")
+    add("--open-scheduler", action="store_true", help="take a tcp:// address too, which whoever reaches it commands")
     add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
     add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")

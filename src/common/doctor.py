@@ -75,7 +75,7 @@ def _machine() -> list[tuple[str, str, str | None]]:
 def _memory() -> list[tuple[str, str, str | None]]:
     import psutil
 
-    from common.study.execute import default_jobs
+    from common.runs.pool import default_jobs
 
     memory = psutil.virtual_memory().available / 2**30
     return [

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-MEMBERSHIP, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+MEMBERSHIP, CGROUPS, COUNTERS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"), Path("/proc/vmstat")
 
 
 def usable_cores(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> int:
@@ -32,6 +32,15 @@ def cpu_quota(membership: Path = MEMBERSHIP, cgroups: Path = CGROUPS) -> float |
     """
     quotas = [_quota(folder) for folder in _groups(membership, cgroups)]
     return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def oom_kills(counters: Path = COUNTERS) -> int | None:
+    """Processes that the system has killed for lack of memory, its own or a control group's; None where it counts none.
+
+    Source: `oom_kill` of /proc/vmstat (Linux 4.13 and newer).
+    """
+    lines = counters.read_text().splitlines() if counters.is_file() else []
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)
 
 
 def _groups(membership: Path, cgroups: Path) -> Iterator[Path]:

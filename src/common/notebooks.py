@@ -6,32 +6,49 @@ whose execution returned is cleaned and moved into results/.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import json
 import logging
 import os
+import signal
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 import nbformat
 import papermill
+import psutil
 import zmq
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
+from papermill.translators import translate_parameters
 from traitlets.config import Config
 
 from common import paths
 from common.errors import StudyError
-from common.study.store import atomic_write
+from common.files import atomic_write
+from common.runs.progress import FAILED
 
 KERNEL = "python3"
 START_TIMEOUT_S = 120
+# A kernel that computes, or whose workers do, uses far more than this share of a processor in the time after which one
+# that does not is taken for hanging.
+SILENCE_S, IDLE_SHARE = 600.0, 1e-4
+LOOK_EVERY_S, DUMP_S = 1.0, 1.0
+# Run by every kernel at its start: SIGUSR1 has it write where each of its threads is.
+STACKS = """\
+import faulthandler, os, pathlib, signal
+_stacks = open(pathlib.Path(os.environ["IPYTHONDIR"]) / f"{os.getpid()}.stacks", "w")
+faulthandler.register(signal.SIGUSR1, file=_stacks)
+del faulthandler, os, pathlib, signal
+"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": KERNEL},
     "language_info": {"name": "python"},
@@ -40,6 +57,10 @@ METADATA = {
 
 class NotebookError(Exception):
     """A notebook that did not run to its end: the cell, what it raised, and where the copy with the traceback is."""
+
+
+class HangingError(Exception):
+    """A kernel that did nothing any more, and where it was."""
 
 
 def find(only: list[str] | None) -> list[Path]:
@@ -98,6 +119,9 @@ def prepare_kernels(folder: Path, threads: dict[str, str]) -> None:
     Sockets, connection files and history go to `folder`, which only this user can enter.
     """
     write_kernel_spec(folder / "kernels" / KERNEL, extra_arguments=["--log-level=CRITICAL"])
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "stacks.py").write_text(STACKS)
     searched = [str(folder), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     os.environ.update(threads)
     os.environ["JUPYTER_PATH"] = os.pathsep.join(searched)
@@ -116,7 +140,9 @@ def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Pa
     partial.parent.mkdir(parents=True, exist_ok=True)
     # Sockets in a folder of ours cannot meet another program's port, nor be reached by another user; a name of its own
     # keeps a kernel from those of others at once.
-    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(folder / uuid.uuid4().hex[:8])}})
+    own = folder / uuid.uuid4().hex[:8]
+    connection = own.with_suffix(".json")
+    settings = Config({"KernelManager": {"transport": "ipc", "ip": str(own), "connection_file": str(connection)}})
     call = functools.partial(
         papermill.execute_notebook,
         _literal(path),
@@ -129,18 +155,34 @@ def execute(path: Path, partial: Path, parameters: dict[str, object], folder: Pa
         config=settings,
     )
     try:
-        return _started_twice(call)
+        return _started_twice(call, connection)
     except PapermillExecutionError as error:
         raised = error.evalue if error.ename == "StudyError" else f"{error.ename}: {error.evalue}"
         raise NotebookError(_told(path, partial, error.exec_count, error.source, raised)) from error
+    except HangingError as error:
+        what = f"No progress for {SILENCE_S:.0f} s: its kernel was ended. It hung here:\n{error}"
+        raise NotebookError(_told(path, partial, *_last_begun(partial), what)) from error
     except DeadKernelError as error:
         what = "The kernel died: it was killed, or ran out of memory."
         raise NotebookError(_told(path, partial, *_last_begun(partial), what)) from error
 
 
-def publish(node: NotebookNode, target: Path) -> None:
-    """Write a finished notebook without times, counters of the machine and paths; equal runs give equal bytes."""
+def failures(node: NotebookNode) -> list[str]:
+    """What an executed notebook says of runs that failed in its own kernel."""
+    outputs = [output for cell in node.cells for output in cell.get("outputs", [])]
+    lines = [line for out in outputs if out.get("name") == "stderr" for line in out.text.splitlines()]
+    return [line.removeprefix(FAILED).split(" (")[0].strip() for line in lines if line.startswith(FAILED)]
+
+
+def publish(node: NotebookNode, target: Path, parameters: dict[str, object]) -> None:
+    """Write a finished notebook without times, counters of the machine and paths; equal runs give equal bytes.
+
+    The cell of injected parameters shows these, with which anyone can execute the copy.
+    """
     clean = cleaned(node)
+    for cell in clean.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = translate_parameters(KERNEL, "python", parameters, "Parameters")
     nbformat.validate(clean)
     _check_portable(clean, target)
     atomic_write(target, (nbformat.writes(clean) + "\n").encode())
@@ -163,18 +205,18 @@ def shown(path: Path) -> str:
     return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else str(path)
 
 
-def _started_twice(call: Callable[[], NotebookNode]) -> NotebookNode:
+def _started_twice(call: Callable[[], NotebookNode], connection: Path) -> NotebookNode:
     """Try again once when the kernel does not come up: ports and machines under load fail about once in a hundred."""
     try:
-        return _in_thread(call)
-    except DeadKernelError:
+        return _in_thread(call, connection)
+    except (DeadKernelError, HangingError):
         raise
     except (RuntimeError, zmq.ZMQError):
-        return _in_thread(call)
+        return _in_thread(call, connection)
 
 
-def _in_thread(call: Callable[[], NotebookNode]) -> NotebookNode:
-    """Run `call` beside the main thread, which stays free for signals (nbclient would take them for itself)."""
+def _in_thread(call: Callable[[], NotebookNode], connection: Path) -> NotebookNode:
+    """Run `call` beside this thread, which looks whether its kernel still does anything."""
     future: Future[NotebookNode] = Future()
 
     def work() -> None:
@@ -184,7 +226,36 @@ def _in_thread(call: Callable[[], NotebookNode]) -> NotebookNode:
             future.set_exception(error)
 
     threading.Thread(target=work, daemon=True).start()
+    used_s, since = 0.0, time.monotonic()
+    while not wait([future], LOOK_EVERY_S).done:
+        processes = _kernel(connection)
+        now_s = sum(sum(process.cpu_times()[:2]) for process in processes)
+        if not processes or abs(now_s - used_s) > IDLE_SHARE * SILENCE_S:
+            used_s, since = now_s, time.monotonic()
+        elif time.monotonic() - since > SILENCE_S:
+            raise HangingError(_ended(processes))
     return future.result()
+
+
+def _kernel(connection: Path) -> list[psutil.Process]:
+    """The process of the kernel with that connection file, and those that it started."""
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if str(connection) in child.cmdline():
+                return [child, *(each for each in child.children(recursive=True) if each.is_running())]
+    return []
+
+
+def _ended(processes: list[psutil.Process]) -> str:
+    """Kill them; where the first of them was."""
+    for number in (signal.SIGUSR1, signal.SIGCONT):  # a stopped process writes only when it goes on
+        processes[0].send_signal(number)
+    time.sleep(DUMP_S)
+    stacks = Path(os.environ["IPYTHONDIR"]) / f"{processes[0].pid}.stacks"
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    return stacks.read_text() if stacks.exists() else "(it had not come up)"
 
 
 def _told(path: Path, partial: Path, count: int, source: str, what: str) -> str:

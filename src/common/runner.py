@@ -1,54 +1,55 @@
-"""What run_all.sh calls: every notebook in order, over one pool of workers, into results/ and figures/.
+"""What run_all.sh calls: every run that the notebooks announce, then every notebook, into results/ and figures/.
 
-The runs that notebooks announce are trained in one go, and the cards they announce made here; meanwhile each notebook
-whose runs are there is executed, from the records alone, and published. Only one that makes variants of its own, or
-lacks a run that failed, is executed in training mode as well. Exit codes: 0 done, 2 input refused, 3 environment, 4 a
-run or a notebook failed, 129, 130 and 143 stopped.
+All announced runs are trained first and the announced cards made; then each notebook is executed once, as many at once
+as runs, from the records, and published. What a notebook adds to its announced rows its own kernel trains. Exit codes:
+0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import functools
+import errno
 import os
 import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import torch
 from filelock import FileLock, Timeout
-from nbformat import NotebookNode
 from tqdm.std import tqdm
 
 from common import cli, notebooks
 from common.errors import StudyError
+from common.files import atomic_write
 from common.report import gallery
+from common.runs.pool import Event, thread_environment
+from common.runs.session import Planned, Study, open_study
 from common.spec import REPORT_TRAIN
 from common.study.cards import data_card, labels_card, parity_card
 from common.study.combine import random_answers
 from common.study.estimate import estimated_hours, measured_rate
-from common.study.execute import FORCE, POOL, Broker, Event, Pool, private_folder, results, thread_environment
 from common.study.export import export
-from common.study.progress import Progress
 from common.study.rows import row, rows
-from common.study.session import Planned, Study, open_study
-from common.study.store import atomic_write
 from common.study.toy import toy_card
 from common.study.words import words_card
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
-ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-POOL")
+ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-CLUSTER")
 NEEDED_MB = 200
 PATIENCE_S = 3.0
+LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
 CARDS: dict[str, Callable[[Study], object]] = {
     "data": data_card,
     "labels": labels_card,
@@ -61,16 +62,6 @@ CARDS: dict[str, Callable[[Study], object]] = {
 
 class StoppedError(BaseException):
     """A signal asked the runner to end; its only argument is the signal's number."""
-
-
-@dataclass
-class Tally:
-    """What came of everything."""
-
-    trained: int = 0
-    failed_runs: int = 0
-    published: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -91,9 +82,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _refuse_empty(options)
     data, encoder = _absolute(options.data), _absolute(options.encoder)
-    study = open_study(options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
-    if options.export_predictions:
+    given = (options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
+    study = open_study(*given, options.scheduler, options.open_scheduler)
+    if options.export_predictions is not None:
         print(study, flush=True)
         print(f"In {notebooks.shown(export(study, options.export_predictions))}")
         return DONE
@@ -105,21 +98,30 @@ def _run(options: argparse.Namespace) -> int:
         return _dry_run(study, chosen, options.force)
     _check_places(study)
     held = [record for _, record in _planned(study, chosen) if record]
-    with private_folder() as folder, _no_child_left():
-        notebooks.prepare_kernels(Path(folder), thread_environment(study.profile.threads))
-        started, tally = time.monotonic(), Tally()
+    started = time.monotonic()
+    with _private_folder() as folder, _no_child_left():
+        notebooks.prepare_kernels(folder, thread_environment(study.profile.threads))
         if study.report_only:
             study.refuse_stale(held)
-            _run_notebooks(chosen, study, None, Path(folder), tally)
+            events = {}
         else:
-            study.corpus()  # every problem of the data is told before anything is trained
-            study.encoder_folder()
             _say_if_code_changed(held, options.force)
-            with _training(study, options.force, tally) as broker:
-                _run_notebooks(chosen, study, broker, Path(folder), tally)
+            events = study.train([plan for path in chosen for plan in _announced(study, path)], options.force)
+            _make_cards(study, chosen)
+        codes = _publish_all(chosen, study, events, folder)
         gallery.write(study.places)
-    _summarise(study, tally, len(held), time.monotonic() - started)
-    return FAILED if tally.failed else DONE
+    failed = [path.stem for path, code in codes.items() if code != DONE]
+    _summarise(study, events, len(held), len(codes), failed, time.monotonic() - started)
+    return ENVIRONMENT if ENVIRONMENT in codes.values() else FAILED if failed else DONE
+
+
+def _refuse_empty(options: argparse.Namespace) -> None:
+    """An empty value is most likely a variable that a script did not set: no default may take its place."""
+    given = {f"--{name.replace('_', '-')}": value for name, value in vars(options).items()}
+    given |= {name: os.environ.get(name) for name in ("STUDY_OUT", "STUDY_PROFILE")}
+    for name, value in given.items():
+        if isinstance(value, str) and not value.strip():
+            raise StudyError("E-OPTION", name, "is empty.", "Give it a value, or leave it out.")
 
 
 def _absolute(name: str | None) -> str | None:
@@ -129,15 +131,18 @@ def _absolute(name: str | None) -> str | None:
     return f"{prefix}{colon}{path.resolve()}" if folder and path.is_dir() else name
 
 
-def _parameters(study: Study) -> dict[str, object]:
-    """What a training execution is given."""
+def _parameters(study: Study, at_once: int = 1) -> dict[str, object]:
+    """What an execution is given that may train what the notebook adds itself, beside others `at_once`."""
     loaded = {"data": study.source, "encoder": study.encoder_source}
-    numbers = {"seeds": list(study.seeds), "jobs": study.jobs}
+    numbers = {"seeds": list(study.seeds), "jobs": max(1, study.jobs // at_once)}
     return {"profile": study.profile.name, **loaded, **numbers, "report_only": False}
 
 
 def _published_parameters(study: Study) -> dict[str, object]:
-    """What the published execution is given: names, and only where they are not the profile's."""
+    """What a published copy says it was given: names, and only where they are not the profile's.
+
+    With this anyone can execute it, from the records.
+    """
     names = ((name, getattr(study, name)) for name in ("data", "encoder"))
     given = {name: value for name, value in names if value != getattr(study.profile, name)}
     return {"profile": study.profile.name, "seeds": list(study.seeds), "report_only": True, **given}
@@ -146,7 +151,7 @@ def _published_parameters(study: Study) -> dict[str, object]:
 def _check_places(study: Study) -> None:
     """Find out before training whether everything can be written."""
     for folder in (study.places.build, study.places.results, study.places.figures):
-        probe = folder / ".writable"
+        probe = folder / f".writable-{uuid.uuid4().hex}"  # not that of another run_all
         atomic_write(probe, b"")
         probe.unlink()
     free = shutil.disk_usage(study.places.build).free / 2**20
@@ -155,78 +160,66 @@ def _check_places(study: Study) -> None:
         raise StudyError("E-DISK", study.places.build, what, "Free some space, or set STUDY_OUT to another disk.")
 
 
-@contextlib.contextmanager
-def _training(study: Study, force: bool, tally: Tally) -> Iterator[Broker]:
-    """The pool of this run_all, which the runner and every kernel ask for runs."""
-    pool = Pool(study.jobs, study.profile.threads)
-    pool.watch = progress = Progress(has_bar=sys.stderr.isatty())
-    broker = Broker(pool)
-    os.environ |= {POOL: broker.address, FORCE: "1" if force else ""}
-    try:
-        yield broker
-    finally:
-        pool.close()
-        broker.close()
-        progress.close()
-        tally.trained, tally.failed_runs = progress.trained, len(progress.failures)
+def _make_cards(study: Study, chosen: list[Path]) -> None:
+    torch.set_num_threads(study.profile.threads or torch.get_num_threads())  # as in a kernel: the same numbers
+    for name in dict.fromkeys(name for path in chosen for name in notebooks.cards(path)):
+        CARDS[name](study)
 
 
-def _run_notebooks(chosen: list[Path], study: Study, broker: Broker | None, folder: Path, tally: Tally) -> None:
-    """Train (where there is a broker) and publish each notebook, as many at once as runs; none stops another."""
-    runs = {}
-    if broker:
-        runs = {p: broker.submit(study.jobs_for(_announced(study, p)), rank) for rank, p in enumerate(chosen)}
-        torch.set_num_threads(study.profile.threads or torch.get_num_threads())  # as in a kernel: the same numbers
-        for name in dict.fromkeys(name for path in chosen for name in notebooks.cards(path)):
-            CARDS[name](study)
+def _publish_all(chosen: list[Path], study: Study, events: dict[str, Event], folder: Path) -> dict[Path, int]:
+    """Execute and publish the notebooks, as many at once as runs; the exit code that each by itself would give."""
 
-    def publish(path: Path) -> bool:
-        started, partial = time.monotonic(), study.places.build / f"{path.stem}.partial.ipynb"
+    def publish(path: Path) -> int:
+        started = time.monotonic()
         try:
-            with _alone(path, study):
-                node = _executed(path, partial, study, broker, runs.get(path, {}), folder)
-                notebooks.publish(node, study.places.notebooks / path.name)
-                partial.unlink()
-        except (notebooks.NotebookError, StudyError) as error:
-            tqdm.write(f"FAILED {error}", file=sys.stderr)
-            return False
+            _publish(path, study, events, folder, min(study.jobs, len(chosen)))
+        except Exception as error:  # the boundary of one notebook: the others go on, whatever happens
+            tqdm.write(f"FAILED {_told(path, study, error)}", file=sys.stderr)
+            return ENVIRONMENT if _is_environment(error) else FAILED
         tqdm.write(f"{path.stem}: done in {time.monotonic() - started:.0f} s")
         sys.stdout.flush()
-        return True
+        return DONE
 
     # Not as a context, which would wait for every notebook when a signal ends this one.
-    for path, is_published in zip(chosen, ThreadPoolExecutor(study.jobs).map(publish, chosen), strict=True):
-        (tally.published if is_published else tally.failed).append(path.stem)
+    return dict(zip(chosen, ThreadPoolExecutor(study.jobs).map(publish, chosen), strict=True))
 
 
-def _executed(
-    path: Path, partial: Path, study: Study, broker: Broker | None, runs: dict[str, Future[Event]], folder: Path
-) -> NotebookNode:
-    """The notebook from the records alone, once the runs it announces are there.
-
-    Where one failed, or the notebook makes variants of its own, it is executed in training mode first.
+def _publish(path: Path, study: Study, events: dict[str, Event], folder: Path, at_once: int) -> None:
+    """Execute a notebook and put it in its place.
 
     Raises:
-        NotebookError: it did not run to its end, or runs failed; `partial` then shows holes in their places.
+        NotebookError: it did not run to its end, or a run failed that it announces or adds.
     """
-    from_records = functools.partial(notebooks.execute, path, partial, _published_parameters(study), folder)
-    if not (broker and _labels_failed(runs)):
-        try:
-            return from_records()
-        except notebooks.NotebookError as error:
-            if not broker or "[E-MISSING]" not in str(error):
-                raise
-    before = set(broker.asked)
-    notebooks.execute(path, partial, _parameters(study), folder)
-    variants = {run_id: future for run_id, future in broker.asked.items() if run_id not in before}
-    if labels := _labels_failed(runs | variants):
-        raise notebooks.NotebookError(f"{path.stem}: not published, {len(labels)} runs failed: {', '.join(labels)}")
-    return from_records()
+    partial, shown = study.places.build / f"{path.stem}.partial.ipynb", _published_parameters(study)
+    announced = dict.fromkeys(plan.run_id for plan in _announced(study, path))
+    failures = [events[i]["label"] for i in announced if i in events and events[i]["event"] == "failed"]
+    with _alone(path, study):
+        if not failures:
+            given = shown if study.report_only else _parameters(study, at_once)
+            node = notebooks.execute(path, partial, given, folder)
+            failures = notebooks.failures(node)
+        if failures:
+            what = f"{path.stem}: not published, {len(failures)} runs failed: {', '.join(failures)}"
+            raise notebooks.NotebookError(what)
+        notebooks.publish(node, study.places.notebooks / path.name, shown)
+        partial.unlink()
 
 
-def _labels_failed(runs: dict[str, Future[Event]]) -> list[str]:
-    """Wait for runs; which of them failed."""
-    return [event["label"] for event in results(runs).values() if event["event"] == "failed"]
+def _told(path: Path, study: Study, error: Exception) -> str:
+    """The line for an error; what nobody expected is told in full in a log."""
+    if isinstance(error, notebooks.NotebookError | StudyError):
+        return str(error)
+    line, log = f"{path.stem}: {type(error).__name__}: {error}", study.places.logs / f"{path.stem}.log"
+    with contextlib.suppress(OSError):  # a full disk has no room for it either
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        return f"{line}\n  Log: {notebooks.shown(log)}"
+    return line
+
+
+def _is_environment(error: Exception) -> bool:
+    is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return is_full or (isinstance(error, StudyError) and error.code in ENVIRONMENT_CODES)
 
 
 @contextlib.contextmanager
@@ -289,17 +282,28 @@ def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
     return DONE
 
 
-def _summarise(study: Study, tally: Tally, held: int, seconds: float) -> None:
-    runs = f"{tally.trained} trained, {held} were in the store, {tally.failed_runs} failed"
-    count = len(tally.published) + len(tally.failed)
-    print(f"\nRuns: {runs}. Notebooks: {len(tally.published)} of {count} published. {seconds:.0f} s.")
+def _summarise(
+    study: Study, events: dict[str, Event], held: int, notebooks_: int, failed: list[str], seconds: float
+) -> None:
+    ends = Counter("cached" if event.get("is_cached") else event["event"] for event in events.values())
+    runs = f"{ends['finished']} trained, {held} were in the store, {ends['failed']} failed"
+    print(f"\nRuns: {runs}. Notebooks: {notebooks_ - len(failed)} of {notebooks_} published. {seconds:.0f} s.")
     for name in ("index", "tables", "notebooks", "figures"):
         path = getattr(study.places, name)
         if path.exists():
             print(f"  {name:10} {notebooks.shown(path)}")
-    if tally.failed:
-        names, logs = ", ".join(tally.failed), notebooks.shown(study.places.logs)
-        print(f"  failed     {names}; the messages are above, logs in {logs}")
+    if failed:
+        logs = notebooks.shown(study.places.logs)
+        print(f"  failed     {', '.join(failed)}; the messages are above, logs in {logs}")
+
+
+@contextlib.contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A new folder that only this user can enter, with a path short enough for sockets in it."""
+    root = tempfile.gettempdir()
+    short = root if len(os.fsencode(root)) < LONGEST_FOLDER else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="study-", dir=short) as folder:
+        yield Path(folder)
 
 
 @contextlib.contextmanager
@@ -308,11 +312,13 @@ def _no_child_left() -> Iterator[None]:
     try:
         yield
     finally:
-        children = psutil.Process().children(recursive=True)
-        for child in children:
+        killed = []
+        for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        psutil.wait_procs(children, timeout=PATIENCE_S)
+                if not any("resource_tracker" in word for word in child.cmdline()):  # Python's own, ends with us
+                    child.kill()
+                    killed.append(child)
+        psutil.wait_procs(killed, timeout=PATIENCE_S)
 
 
 def _stop(number: int, frame: object) -> None:

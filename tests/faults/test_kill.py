@@ -16,8 +16,8 @@ import pytest
 from nbformat import v4
 
 from common import study
-from common.study import execute, worker
-from common.study.session import Study
+from common.runs.pool import Event, Job, Pool
+from common.runs.session import Study
 from common.training import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,21 +34,24 @@ CELL = (
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
+def write_notebook(path: Path, cells: list[str], rows: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    code = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
+    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(v4.new_notebook(cells=code, metadata={"kernelspec": kernelspec, "study": {"rows": rows}}), path)
+
+
 @pytest.fixture
 def notebooks(tmp_path: Path) -> Path:
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    cells = [v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), v4.new_code_cell(CELL)]
-    kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernelspec}), folder / "01_rows.ipynb")
-    return folder
+    write_notebook(tmp_path / "notebooks" / "01_rows.ipynb", [CELL], ["swissbert/table2"])
+    return tmp_path / "notebooks"
 
 
-def start(folder: Path, out: Path, *arguments: str) -> subprocess.Popen:
+def start(folder: Path, out: Path, *arguments: str, driver: str = DRIVER) -> subprocess.Popen:
     """A runner in a session of its own, as a terminal gives it one."""
     path = os.pathsep.join([str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "STUDY_OUT": str(out), "PYTHONPATH": path}
-    command = [sys.executable, "-c", DRIVER, str(folder), *arguments]
+    command = [sys.executable, "-c", driver, str(folder), *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
 
@@ -61,11 +64,11 @@ def wait_until(condition: object, seconds: float) -> None:
 
 
 def children_in_training(runner: subprocess.Popen, out: Path) -> list[psutil.Process]:
-    """The kernel and the workers of a runner, once its workers have taken up a run."""
-    wait_until(lambda: list(out.glob("build/quick/locks/*-s0.lock")) or runner.poll() is not None, 120)
+    """The processes of a runner, once its workers have taken up a run."""
+    wait_until(lambda: list(out.glob("build/quick/logs/*.progress")) or runner.poll() is not None, 120)
     children = psutil.Process(runner.pid).children(recursive=True)
     names = [" ".join(child.cmdline()) for child in children]
-    assert any("common.study.worker" in name for name in names) and any("ipykernel" in name for name in names)
+    assert any("spawn_main" in name for name in names)
     return children
 
 
@@ -100,6 +103,24 @@ def test_no_process_outlives_a_killed_runner(notebooks: Path, tmp_path: Path) ->
     wait_until(lambda: are_gone(children), 5)
 
 
+def test_a_kernel_that_hangs_is_ended_and_the_others_are_published(tmp_path: Path) -> None:
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    stop = (
+        "import os, signal, time\n\n\ndef stuck():\n    os.kill(os.getpid(), signal.SIGSTOP)\n    time.sleep(60)\n\n\n"
+    )
+    sleep = "import time\n\n\ndef asleep():\n    time.sleep(600)\n\n\nasleep()"
+    for name, cell in (("01_stopped", stop + "\n\nstuck()"), ("02_asleep", sleep), ("03_sound", "print(1)")):
+        write_notebook(folder / f"{name}.ipynb", [cell], rows=[])
+    limit = "from common import notebooks; notebooks.SILENCE_S = 4; from common.runner"
+    driver = DRIVER.replace("from common.runner", limit)
+    runner = start(folder, out, "--profile", "smoke", "--jobs", "3", driver=driver)
+    told, errors = runner.communicate(timeout=100)
+    assert runner.returncode == 4 and "1 of 3 published" in told
+    for name, function in (("01_stopped", "stuck"), ("02_asleep", "asleep")):
+        assert f"FAILED {name}: cell In [3] (import " in errors and f"in {function}" in errors
+    assert errors.count("No progress for 4 s: its kernel was ended.") == 2 and "Traceback" not in errors
+
+
 @pytest.mark.slow
 def test_two_runners_at_once_train_each_run_once(notebooks: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -113,24 +134,23 @@ def test_two_runners_at_once_train_each_run_once(notebooks: Path, tmp_path: Path
 
 def lab(monkeypatch: pytest.MonkeyPatch, out: Path) -> Study:
     monkeypatch.setenv("STUDY_OUT", str(out))
-    monkeypatch.delenv("STUDY_POOL", raising=False)
     return study.open_study("smoke", jobs=1)
 
 
-def jobs_of(here: Study) -> list[execute.Job]:
+def jobs_of(here: Study) -> list[Job]:
     return here.jobs_for(here.plan(study.rows("swissbert", "table2")[:3]))
 
 
 def test_two_pools_on_one_store_train_each_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = lab(monkeypatch, tmp_path / "out")
     jobs, seen = jobs_of(here), []
-    pools = [execute.Pool(1, 1, watch=seen.append) for _ in range(2)]
-    threads = [threading.Thread(target=pool.run, args=(jobs,)) for pool in pools]
+    pools_ = [Pool(1, 1) for _ in range(2)]
+    threads = [threading.Thread(target=pool.run, args=(jobs, here.store, seen.append)) for pool in pools_]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(100)
-    for pool in pools:
+    for pool in pools_:
         pool.close()
     cached = [event["is_cached"] for event in seen if event["event"] == "finished"]
     assert sorted(cached) == [False] * 3 + [True] * 3 and len(here.store.complete()) == 3
@@ -141,56 +161,25 @@ def test_a_killed_worker_fails_its_run_only_and_a_second_call_completes(
 ) -> None:
     here = lab(monkeypatch, tmp_path / "out")
     jobs = jobs_of(here)
-    victim = jobs[0].run_id
-    killed = threading.Event()
+    victim, killed = jobs[0].run_id, threading.Event()
 
-    def kill(event: dict) -> None:
-        if event["run_id"] == victim and event["event"] == "progress" and not killed.is_set():
+    def kill(event: Event) -> None:
+        if event["run_id"] == victim and event["event"] == "progress" and event["done"] and not killed.is_set():
             killed.set()
-            worker = next(p for p in psutil.Process().children() if "common.study.worker" in " ".join(p.cmdline()))
-            worker.kill()
+            next(p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())).kill()
 
-    pool = execute.Pool(1, 1, watch=kill)
-    results = pool.run(jobs)
-    outcomes = {run_id: event["event"] for run_id, event in results.items()}
+    pool = Pool(1, 1)
+    events = pool.run(jobs, here.store, kill)
+    outcomes = {run_id: event["event"] for run_id, event in events.items()}
     assert outcomes == {job.run_id: "failed" if job.run_id == victim else "finished" for job in jobs}
-    assert "was killed, likely out of memory" in results[victim]["message"]
+    assert "its worker was killed by signal 9 (SIGKILL)" in events[victim]["message"]
     assert here.store.complete() == sorted(job.run_id for job in jobs[1:])
-    assert pool.run(jobs_of(here))[victim]["event"] == "finished"
+    assert pool.run(jobs_of(here), here.store, kill)[victim]["event"] == "finished"
     pool.close()
     assert here.store.complete() == sorted(job.run_id for job in jobs)
+    assert not list(here.places.checkpoints.glob("*"))
 
     # What was interrupted ends as if nothing had happened.
     spec = next(plan.applied for plan in here.plan(study.rows("swissbert", "table2")) if plan.run_id == victim)
     expected = loop.run(spec, loop.Materials(here.corpus(), here.encoder_folder()), threads=1)
     assert here.store.get(victim)["metrics"] == expected.record["metrics"]
-
-
-def test_a_run_out_of_memory_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = lab(monkeypatch, tmp_path / "out")
-    code = (
-        "import sys; from common.training import loop\n"
-        "def run(*arguments, **named): raise MemoryError\n"
-        "loop.run = run\n"
-        "from common.study import worker; sys.exit(worker.main())\n"
-    )
-    pool = execute.Pool(1, 1, worker_command=[sys.executable, "-c", code])
-    results = pool.run(jobs_of(here)[:1])
-    pool.close()
-    assert all("out of memory" in event["message"] for event in results.values())
-    assert all("MemoryError" in Path(event["log"]).read_text() for event in results.values())
-
-
-def test_an_unexpected_error_leaves_its_traceback_in_the_log(tmp_path: Path, monkeypatch, capfd) -> None:
-    here = lab(monkeypatch, tmp_path / "out")
-
-    def run(*arguments: object, **named: object) -> None:
-        os.write(1, b"printed by a library\n")
-        raise ValueError("odd shape\nmore")
-
-    monkeypatch.setattr(worker.loop, "run", run)
-    request = {**vars(jobs_of(here)[0]), "wait": True}
-    event = worker.serve(request, lambda event: None)
-    log = Path(event["log"]).read_text()
-    assert event["event"] == "failed" and event["message"] == "ValueError: odd shape"
-    assert log.startswith("printed by a library\nTraceback") and capfd.readouterr().out == ""

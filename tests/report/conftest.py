@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from common.paths import Places
+from common.runs.session import RowResult
+from common.runs.store import RunStore
 from common.spec import profile_named, to_dict
 from common.study.rows import row
-from common.study.session import RowResult
-from common.study.store import RunStore
 
 TOKENS = ["[CLS]", "rallies", "&", "<b>", "[SEP]", "people", "rally", "[SEP]"]
 METRICS = ("sst_acc", "para_acc", "sts_corr", "overall", "overall_normalised")
@@ -38,6 +38,7 @@ def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
         "metrics": {"dev": values},
         "undefined": {"dev": {}},
         "probes": {"pair_tokens": TOKENS, "examples": []},
+        "hashes": {"data": {}, "weights": "x"},
         "wall_s": 90.0,
     }
     size, layers, heads = len(TOKENS), 6, 4

@@ -12,9 +12,9 @@ from panel_checks import check_panel
 
 from common.report import embeddings as drawings
 from common.report import plots
+from common.runs.session import RowResult
 from common.study import embeddings
 from common.study.rows import row
-from common.study.session import RowResult
 
 BEST = "slapbert_smart_annealed_slapbert"
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.report import gallery, plots, tables
+from common.runs.session import Results
 from common.study import frames, stats
-from common.study.baselines import Baselines
-from common.study.session import Results
+from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 
@@ -78,3 +78,11 @@ def test_writing_twice_gives_the_same_bytes(page: Page, lab: SimpleNamespace) ->
 def test_empty_profile_has_a_page_too(lab: SimpleNamespace) -> None:
     text = gallery.write(lab.places).read_text(encoding="utf-8")
     assert "<dt>runs</dt><dd>0</dd>" in text
+
+
+def test_a_damaged_run_is_left_out_and_listed(lab: SimpleNamespace, results: dict) -> None:
+    damaged, sound = lab.store.names()[:2]
+    (lab.store.folder(damaged) / "record.json").write_text("")
+    text = gallery.write(lab.places).read_text(encoding="utf-8")
+    assert f"<li>{damaged}: record.json cannot be read (JSONDecodeError).</li>" in text
+    assert f"runs/{damaged}/record.json" not in text and f"runs/{sound}/record.json" in text

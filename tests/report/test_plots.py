@@ -13,10 +13,10 @@ from PIL import Image
 
 from common.errors import StudyError
 from common.report import plots, tables
+from common.runs.session import Results, RowResult
 from common.study import frames, stats, traces
-from common.study.baselines import Baselines
 from common.study.rows import row
-from common.study.session import Results, RowResult
+from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 

@@ -11,9 +11,9 @@ import pytest
 
 from common.report import plots
 from common.report import stepwise as drawn
+from common.runs.session import Results, RowResult
 from common.spec import profile_named, to_dict
 from common.study import reported, rows, stepwise
-from common.study.session import Results, RowResult
 
 MODELS = {row.id: row for row in rows("bertpp", "table2")}
 METRICS = {

@@ -15,11 +15,11 @@ import yaml
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import tables
+from common.runs.session import RowResult
 from common.spec import to_dict
 from common.study import reported, stats
 from common.study.reported import claims as ledger
 from common.study.rows import reports, row, rows
-from common.study.session import RowResult
 
 FACTS = ROOT.parent / "shared" / "facts" / "claims.yaml"
 REPORT_TEXTS = ROOT.parent / "shared" / "reports"

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from common.runs.session import open_study
 from common.study.combine import per_task, random_answers
-from common.study.session import open_study
 
 
 def record(task, metric, value, seed=0, share=1.0):

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.runs.session import Results, RowResult
 from common.study import embeddings
-from common.study.baselines import Baselines
 from common.study.rows import row, rows
-from common.study.session import Results, RowResult
+from common.study.untrained import Baselines
 
 BEST, FROZEN = "slapbert_smart_annealed_slapbert", "slapbert_basebert_frozen"
 CENTRES = 10 * np.eye(3, 6)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from common.data import sources
+from common.runs.session import Results, RowResult
 from common.study import cards, frames, reported
-from common.study.baselines import Baselines
 from common.study.rows import row, rows
-from common.study.session import Results, RowResult
+from common.study.untrained import Baselines
 
 CARD = {
     "counts": {"sst": {"train": 10, "dev": 4}, "para": {"train": 8, "dev": 4}, "sts": {"train": 5}},

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.runs.session import Results, RowResult
 from common.study import smart
-from common.study.baselines import Baselines
 from common.study.rows import row
-from common.study.session import Results, RowResult
+from common.study.untrained import Baselines
 
 AGAINST = Baselines({"sst_acc": 0.28, "para_acc": 0.63, "sts_corr": 0.0}, Results())
 BASELINE, SMART, PCGRAD = "siar_baseline_sst", "siar_smart_sst_lam10", "siar_mtl_pcgrad"

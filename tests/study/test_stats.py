@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.runs.session import Results, RowResult
 from common.spec import to_dict
 from common.study import reported, stats
-from common.study.baselines import Baselines
 from common.study.reported import claims as ledger
 from common.study.rows import reports, row, rows
-from common.study.session import Results, RowResult
+from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"

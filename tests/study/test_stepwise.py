@@ -7,9 +7,9 @@ import statistics
 
 import pytest
 
+from common.runs.session import Results, RowResult
 from common.spec import to_dict
 from common.study import rows, stepwise
-from common.study.session import Results, RowResult
 
 MODELS = {row.id: row for row in rows("bertpp", "table2")}
 # BERT++, Table 1, read off the page.

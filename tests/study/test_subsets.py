@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common.runs.session import Failure, RowResult
 from common.spec import profile_named, to_dict
 from common.study import subsets, words
 from common.study.rows import row
-from common.study.session import Failure, RowResult
 
 LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
 PARA = "gu_para_cos_mean_t075"

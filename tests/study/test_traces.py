@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from common.methods.losses import LossWeights
+from common.runs.session import RowResult
 from common.spec import TaskSpec
 from common.study import traces
 from common.study.rows import row
-from common.study.session import RowResult
 
 TASKS = ["sst", "para", "sts"]
 

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from common.errors import StudyError
+from common.runs.session import Failure, RowResult
 from common.spec import profile_named, to_dict
 from common.study import open_study, reported, words
 from common.study.rows import row
-from common.study.session import Failure, RowResult
 
 QUESTIONS = [
     ("How do I mend my bike?", "how do you mend your bike"),  # swapped

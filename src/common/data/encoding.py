@@ -7,7 +7,6 @@ they follow from (seed, epoch, task) alone.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from common.data.split import Split
 from common.errors import StudyError
+from common.seeding import stateless_generator
 from common.spec import TaskSpec
 
 # Batches per pool within which an epoch sorts by length: enough to save padding, few enough to keep batches varied.
@@ -167,12 +167,6 @@ def _ids(encoding: Encoding, layout: Layout) -> list[int]:
         return encoding.ids
     inner = encoding.type_ids.count(0) - 1  # the last token of segment 0 is the [SEP] between the sentences
     return encoding.ids[:inner] + encoding.ids[inner + 1 :]
-
-
-def stateless_generator(*key: object) -> torch.Generator:
-    """A generator that depends on nothing but the key, for example (seed, epoch, task)."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def epoch_batches(

@@ -52,8 +52,13 @@ def load(source: str | Path) -> Corpus:
 
 
 def name(source: str | Path) -> str:
-    """Name of a source without its path: "embedded", "hub" or "cs224n"."""
-    kind = str(source).partition(":")[0]
+    """Name of a source without its path: "embedded", "hub" or "cs224n"; StudyError where it names nothing."""
+    kind, colon, folder = str(source).partition(":")
+    if kind == "embedded" and colon:
+        raise StudyError("E-DATA", f"data {source}", "the embedded corpus has no folder.", "Write: embedded")
+    if not str(source).strip() or (kind == "hub" and colon and not folder):
+        what = f"{str(source)!r} names no data."
+        raise StudyError("E-DATA", "data", what, "Give embedded, hub, hub:FOLDER or a CS224N data folder.")
     return kind if kind in ("embedded", "hub") else "cs224n"
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from common.data import hub, sources, synthetic
-from common.data.encoding import stateless_generator
 from common.errors import StudyError
+from common.seeding import stateless_generator
 
 # One text a line, in UTF-8; a tab separates the two sentences of a pair.
 TEXT_FILES = {"imdb": "mlm-imdb-unsup.txt.gz", "mnli": "mlm-mnli.txt.gz", "sick": "mlm-sick.txt.gz"}

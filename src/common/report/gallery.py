@@ -18,10 +18,12 @@ import pandas as pd
 from markupsafe import Markup
 from PIL import Image
 
+from common.errors import StudyError
+from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
 from common.report.tables import CAVEATS, formatted, read_markdown
+from common.runs.store import RunStore
 from common.study.frames import runs_frame
-from common.study.store import RunStore, atomic_write
 
 TITLE = "Five reports on multitask BERT, run again"
 TEMPLATE = "index.html.j2"
@@ -30,7 +32,7 @@ TEMPLATE = "index.html.j2"
 def write(places: Places, title: str = TITLE) -> Path:
     """Write `index.html` of a profile and return its path."""
     store = RunStore(places)
-    records = [store.get(run_id) for run_id in store.complete()]
+    records, damaged = _read(store)
     loader = jinja2.PackageLoader("common.report")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -42,9 +44,21 @@ def write(places: Places, title: str = TITLE) -> Path:
         caveats=_caveats(records),
         sections=_sections(places),
         runs=_html(_linked_runs(records)) if records else None,
+        damaged=damaged,
     )
     atomic_write(places.index, page.encode())
     return places.index
+
+
+def _read(store: RunStore) -> tuple[list[dict], dict[str, str]]:
+    """All sound records, and what is wrong with each of the others."""
+    records, damaged = [], {}
+    for run_id in store.names():
+        try:
+            records.append(store.get(run_id))
+        except StudyError as error:
+            damaged[run_id] = f"{Path(error.where).name} {error.what}"
+    return records, damaged
 
 
 def _facts(records: list[dict]) -> dict[str, str]:

@@ -15,11 +15,11 @@ import pandas as pd
 from IPython.display import Markdown
 
 from common.errors import StudyError
+from common.files import atomic_write
+from common.runs.session import Study
 from common.spec import RunSpec
 from common.study.architecture import architecture
-from common.study.session import Study
 from common.study.stats import AT_CONSTANT
-from common.study.store import atomic_write
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
 MISSING = "\N{EN DASH}"

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from tqdm import TqdmWarning
 
-from common.data.encoding import Layout, encode, input_limit, load_tokenizer, stateless_generator
+from common.data.encoding import Layout, encode, input_limit, load_tokenizer
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.data.tasks import TASKS
 from common.errors import StudyError
 from common.model.bert import BertConfig, BertModel, config_of
+from common.seeding import stateless_generator
 from common.training.loop import environment
 from common.training.optim import AdamW
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from common.data.encoding import stateless_generator
 from common.data.tasks import TASKS
+from common.seeding import stateless_generator
 from common.study.cards import card
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall, task_metric
 

@@ -16,12 +16,12 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score, silhouette_samples
 from threadpoolctl import threadpool_limits
 
+from common.runs.session import Results, RowResult, Study
+from common.runs.store import RunStore
 from common.study import frames, reported
-from common.study.baselines import Baselines
 from common.study.cards import labels_card
-from common.study.session import Results, RowResult, Study
 from common.study.stats import MAIN_METRICS, TASK_NAMES, main_metrics, mean, runs_of
-from common.study.store import RunStore
+from common.study.untrained import Baselines
 from common.training.probes import LABEL_ENDS
 
 PERPLEXITY = 30.0  # of scikit-learn; the report gives none

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from common.runs.session import Study
 from common.spec import REPORT_TRAIN, RunSpec
 from common.study.rows import row
-from common.study.session import Study
 from common.training import loop
 
 # Mean tokens of an example with its special ones, both sentences of a pair counted (measured on the starter's data).

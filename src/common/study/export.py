@@ -7,7 +7,6 @@ the blanks are its own. We differ: test rows stand in the file's order, where th
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +17,12 @@ from common.data.encoding import Layout, input_limit, load_tokenizer
 from common.data.sources import FILES
 from common.data.split import Split
 from common.errors import StudyError
+from common.files import atomic_write
 from common.model.heads import MultitaskModel
+from common.runs.progress import Progress
+from common.runs.session import Study
 from common.spec import PROFILES, RunSpec, TaskSpec
 from common.strict import meant
-from common.study.progress import Progress
-from common.study.session import Study
-from common.study.store import atomic_write
 from common.training import evaluate, loop
 
 HEADERS = {
@@ -92,7 +91,7 @@ def _changed(study: Study, record: dict) -> str:
 
 
 def _train(study: Study, spec: RunSpec, materials: loop.Materials) -> MultitaskModel:
-    event, watch = {"event": "progress", "run_id": spec.run_id}, Progress(spec.run_id, sys.stderr.isatty())
+    event, watch = {"event": "progress", "run_id": spec.run_id}, Progress(title=spec.run_id)
 
     def progress(done: int, total: int, note: str) -> None:
         watch({**event, "done": done, "total": total})

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
+from common.runs.session import Results, RowResult
+from common.runs.store import RunStore
 from common.study import reported
-from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines
 from common.study.reported import OFF_STEPS, SPLITS, stated
 from common.study.rows import Row, rows
-from common.study.session import Results, RowResult
 from common.study.stats import (
     ABSENT,
     HERE,
@@ -31,7 +31,7 @@ from common.study.stats import (
     runs_of,
     value,
 )
-from common.study.store import RunStore
+from common.study.untrained import CONSTANT_LABEL, CONSTANT_ROW, Baselines
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS
 
 # swissBERT's heat maps: the layer each is said to show, and the share of attention that its reading is about (section

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from common.data.tasks import TASKS
+from common.runs.session import Results, RowResult
+from common.runs.store import RunStore
 from common.spec import TaskSpec
-from common.study.baselines import Baselines
 from common.study.frames import HERE, REPORT, metric_frame
-from common.study.session import Results, RowResult
 from common.study.stats import METRICS, TASK_NAMES, runs_of
-from common.study.store import RunStore
+from common.study.untrained import Baselines
 from common.training.evaluate import METRIC_NAMES, predict
 
 TASK_OF = {METRIC_NAMES[task]: task for task in ("sst", "para", "sts")}

@@ -14,13 +14,13 @@ import pandas as pd
 
 from common.data.tasks import TASKS
 from common.errors import StudyError
+from common.runs.session import Results, RowResult, Study
 from common.study import reported
-from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines, is_zero_shot
 from common.study.reported import claims as ledger
 from common.study.reported import examples
 from common.study.reported.claims import Claim, Measure, Term
 from common.study.rows import Row, changes, row
-from common.study.session import Results, RowResult, Study
+from common.study.untrained import CONSTANT_LABEL, CONSTANT_ROW, Baselines, is_zero_shot
 from common.training.evaluate import OVERALL_TASKS, OVERALLS
 
 TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 import pandas as pd
 
 from common.data.tasks import TASKS
+from common.runs.session import Results, RowResult
 from common.study.frames import HERE, REPORT
 from common.study.reported import printed
 from common.study.rows import Row
-from common.study.session import Results, RowResult
 from common.study.stats import MAIN_METRICS, METRICS, TASK_NAMES, value
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall
 

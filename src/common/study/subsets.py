@@ -10,9 +10,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from common.runs.session import Results
 from common.spec import RunSpec, TaskSpec
 from common.study import frames
-from common.study.session import Results
 from common.study.stats import TASK_NAMES, runs_of, value
 from common.study.words import SUBSETS
 

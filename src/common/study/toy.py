@@ -13,8 +13,8 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 from torch.nn import functional
 
-from common.data.encoding import stateless_generator
 from common.methods.smart import smart_loss, symmetric_kl
+from common.seeding import stateless_generator
 from common.spec import SmartSpec
 from common.study.cards import card
 

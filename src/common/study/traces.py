@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from common.study.session import Results
+from common.runs.session import Results
+from common.runs.store import RunStore
 from common.study.stats import TASK_NAMES, runs_of
-from common.study.store import RunStore
 
 # Points of a trace that a figure keeps of each run; more cannot be told apart.
 TRACE_POINTS = 100

@@ -19,10 +19,10 @@ from sklearn.linear_model import Ridge
 
 from common.data.tasks import TASKS
 from common.errors import StudyError
+from common.runs.session import Results
 from common.spec import RunSpec, TaskSpec
 from common.study.cards import card, labels_card
 from common.study.reported import printed_values
-from common.study.session import Results
 from common.study.stats import TASK_NAMES, runs_of
 from common.training.evaluate import METRIC_NAMES, predict
 

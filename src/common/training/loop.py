@@ -30,7 +30,6 @@ from common.data.encoding import (
     epoch_batches,
     input_limit,
     load_tokenizer,
-    stateless_generator,
 )
 from common.data.sources import fingerprint
 from common.data.split import Split
@@ -39,6 +38,7 @@ from common.methods.sampling import SCHEDULES, Epoch
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import WEIGHT_FILE, file_sha256
+from common.seeding import stateless_generator
 from common.spec import RunSpec, to_dict
 from common.training import checkpoint, evaluate
 from common.training.features import FrozenFeatures
@@ -48,7 +48,15 @@ from common.training.probes import Example, collect
 from common.training.step import Trainer
 
 # Not the data sources (the data has a hash of its own) and not the pretraining (so have the weights).
-NUMERIC_SOURCES = ("spec.py", "data/encoding.py", "model/*.py", "methods/*.py", "training/[!p]*.py", "training/pro*.py")
+NUMERIC_SOURCES = (
+    "spec.py",
+    "seeding.py",
+    "data/encoding.py",
+    "model/*.py",
+    "methods/*.py",
+    "training/[!p]*.py",
+    "training/pro*.py",
+)
 Progress = Callable[[int, int, str], None]
 # All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
 PRETRAINING_SEED = 0

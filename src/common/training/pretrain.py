@@ -25,10 +25,11 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, gelu
 
-from common.data.encoding import ENCODE_CHUNK, load_tokenizer, stateless_generator
+from common.data.encoding import ENCODE_CHUNK, load_tokenizer
 from common.data.texts import load_texts, text_fingerprint
 from common.model.bert import BertConfig, BertModel, config_of
 from common.model.weights import WEIGHT_FILE, file_sha256, read_state
+from common.seeding import stateless_generator
 from common.spec import PretrainingSpec
 from common.strict import canonical_json, to_dict
 from common.training.optim import AdamW

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 
 from common.errors import StudyError
 from common.paths import Places
-from common.study.store import BusyError, RunStore, atomic_write
+from common.runs.store import RunStore, packed
 
 RUN = "0123456789ab-s0"
 PREDICTIONS = {
@@ -34,7 +35,12 @@ def store(tmp_path: Path) -> RunStore:
 
 
 def record(run_id: str = RUN, score: float = 0.5) -> dict:
-    return {"run_id": run_id, "metrics": {"dev": {"sst_acc": score, "sts_corr": None}}, "wall_s": 1.5}
+    return {
+        "run_id": run_id,
+        "hashes": {"data": {}, "weights": "0"},
+        "metrics": {"dev": {"sst_acc": score, "sts_corr": None}},
+        "wall_s": 1.5,
+    }
 
 
 def write(store: RunStore, score: float = 0.5) -> dict:
@@ -117,6 +123,94 @@ def test_a_damaged_file_is_named_and_never_counts(store: RunStore, name: str, da
     assert not store.has(RUN) and store.complete() == [] and store.present(RUN)
 
 
+def seal(content: dict) -> bytes:
+    body = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**content, "sha256": hashlib.sha256(body.encode()).hexdigest()}).encode()
+
+
+def unsealed(store: RunStore) -> dict:
+    content = json.loads((store.folder(RUN) / "record.json").read_text())
+    return {name: value for name, value in content.items() if name != "sha256"}
+
+
+@pytest.mark.parametrize("missing", ["files", "hashes"])
+def test_a_sealed_record_without_what_readers_need_is_damaged(store: RunStore, missing: str) -> None:
+    write(store)
+    whole = unsealed(store)
+    path = store.folder(RUN) / "record.json"
+    path.write_bytes(seal(whole))
+    assert store.has(RUN)
+    for content in ({name: value for name, value in whole.items() if name != missing}, whole | {missing: []}):
+        path.write_bytes(seal(content))
+        with pytest.raises(StudyError) as error:
+            store.get(RUN)
+        assert error.value.code == "E-RECORD" and not store.has(RUN)
+
+
+@pytest.mark.parametrize("files", [{}, {"../x": "0"}, {"predictions.parquet": "0", "record.json": "0"}])
+def test_a_sealed_record_of_other_files_is_damaged(store: RunStore, files: dict) -> None:
+    write(store)
+    (store.folder(RUN) / "record.json").write_bytes(seal(unsealed(store) | {"files": files}))
+    assert "E-RECORD" in error_of(store) and not store.has(RUN)
+
+
+def error_of(store: RunStore) -> str:
+    with pytest.raises(StudyError) as error:
+        store.get(RUN)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"7", b"[]", b'"text"', b"\xff", b'{"sha256": NaN}', b""])
+def test_a_record_that_is_no_record_is_damaged(store: RunStore, content: bytes) -> None:
+    write(store)
+    (store.folder(RUN) / "record.json").write_bytes(content)
+    assert "E-RECORD" in error_of(store)
+
+
+@pytest.mark.parametrize("name", ["record.json", "predictions.parquet", "probes.safetensors", ""])
+def test_a_folder_in_place_of_a_file_and_a_file_in_place_of_a_folder_are_damaged(store: RunStore, name: str) -> None:
+    write(store)
+    path = store.folder(RUN) / name
+    if name:
+        path.unlink()
+        path.mkdir()
+    else:
+        path.rename(path.with_name("elsewhere"))
+        path.write_text("a file")
+    assert "E-RECORD" in error_of(store) and store.names() == [RUN] and store.complete() == []
+
+
+def test_a_link_that_leads_nowhere_is_damaged(store: RunStore) -> None:
+    store.places.runs.mkdir(parents=True)
+    store.folder(RUN).symlink_to("nowhere")
+    assert store.present(RUN) and "E-RECORD" in error_of(store)
+
+
+def test_what_is_set_aside_keeps_a_name_of_its_own(store: RunStore) -> None:
+    asides = []
+    for _ in range(2):
+        write(store)
+        (store.folder(RUN) / "record.json").write_text("")
+        asides.append(store.set_aside(RUN))
+        assert not store.present(RUN)
+    assert [path.name for path in asides] == [f"{RUN}.damaged-1", f"{RUN}.damaged-2"]
+    assert all(path.is_relative_to(store.places.build) and (path / "predictions.parquet").exists() for path in asides)
+
+
+def test_files_from_elsewhere_are_checked_before_they_take_the_place_of_a_run(store: RunStore) -> None:
+    write(store)
+    before = snapshot(store.places.results)
+    files = packed(record(score=0.75), PREDICTIONS, {})
+    torn = files | {"predictions.parquet": files["predictions.parquet"][:-1]}
+    for wrong in (torn, files | {"../x": b""}, files | {"record.json": b"{}"}):
+        with pytest.raises(StudyError) as error:
+            store.adopt(RUN, wrong)
+        assert error.value.code == "E-RECORD" and snapshot(store.places.results) == before
+    with pytest.raises(StudyError):
+        store.adopt("0123456789ab-s1", files)
+    assert store.adopt(RUN, files) == store.get(RUN) and store.get(RUN)["metrics"]["dev"]["sst_acc"] == 0.75
+
+
 def test_an_edited_metric_is_found(store: RunStore) -> None:
     write(store)
     path = store.folder(RUN) / "record.json"
@@ -150,9 +244,11 @@ def test_no_name_leads_out_of_the_store(store: RunStore, name: str) -> None:
         assert error.value.code == "E-RUN-ID"
 
 
-def test_a_number_that_json_lacks_is_refused_and_leaves_nothing(store: RunStore) -> None:
-    with pytest.raises(ValueError):
-        store.write(record(score=float("nan")), PREDICTIONS, {})
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_lacks_is_named_and_leaves_nothing(store: RunStore, number: float) -> None:
+    with pytest.raises(StudyError) as error:
+        store.write(record(score=number), PREDICTIONS, PROBES)
+    assert error.value.code == "E-FINITE" and error.value.where == "record.metrics.dev.sst_acc"
     assert not store.present(RUN)
 
 
@@ -186,14 +282,15 @@ import numpy as np
 from pathlib import Path
 from common.errors import StudyError
 from common.paths import Places
-from common.study.store import RunStore
+from common.runs.store import RunStore
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 root = Path(sys.argv[1])
 scores = np.random.default_rng(0).normal(size=(9000, 5))
 try:
-    RunStore(Places(root, root, root)).write({"run_id": "0123456789ab-s0"}, {"sst": scores}, {})
+    hashes = {"data": {}, "weights": "0"}
+    RunStore(Places(root, root, root)).write({"run_id": "0123456789ab-s0", "hashes": hashes}, {"sst": scores}, {})
 except StudyError as error:
     print(error.code)
 """
@@ -211,15 +308,6 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
 
 
-def test_atomic_write_obeys_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o027)
-    try:
-        atomic_write(tmp_path / "a" / "file", b"x")
-    finally:
-        os.umask(before)
-    assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o640
-
-
 HOLDER = """
 import sys, time
 from filelock import FileLock
@@ -234,11 +322,10 @@ def test_the_lock_excludes_and_is_free_when_its_holder_is_killed(store: RunStore
     command = [sys.executable, "-c", HOLDER, str(store.places.locks / f"{RUN}.lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(BusyError), store.lock(RUN, wait=False):
-            pytest.fail("two processes hold one run")
+        assert store.try_lock(RUN) is None
         holder.kill()
         holder.wait()
-    with store.lock(RUN, wait=False):
+    with store.try_lock(RUN):
         assert store.places.locks.exists()
 
 
@@ -247,17 +334,22 @@ import os, random, signal, sys, time
 import numpy as np
 from pathlib import Path
 from common.paths import Places
-from common.study.store import RunStore
+from common.runs.store import RunStore
 
-root, run = Path(sys.argv[1]), "0123456789ab-s0"
+root, run, HASHES = Path(sys.argv[1]), "0123456789ab-s0", {"data": {}, "weights": "0"}
 store = RunStore(Places(root / "results", root / "figures", root / "build"))
 
 def write_forever(number):
     for turn in range(100000):
-        with store.lock(run):
+        while (lock := store.try_lock(run)) is None:
+            time.sleep(0.001)
+        with lock:
             value = number + turn % 7
-            store.write({"run_id": run, "value": value}, {"sst": np.full((2000, 5), value, np.float32)}, {})
+            record = {"run_id": run, "value": value, "hashes": HASHES}
+            store.write(record, {"sst": np.full((2000, 5), value, np.float32)}, {})
 
+warm = RunStore(Places(root / "warm", root, root / "warm"))
+warm.write({"run_id": run, "hashes": HASHES}, {"sst": np.zeros((2, 5))}, {})  # the first write loads libraries
 rng, found = random.Random(7), 0
 for round_number in range(20):
     writers = []
@@ -269,7 +361,7 @@ for round_number in range(20):
     for pid in writers:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    with store.lock(run, wait=False):
+    with store.try_lock(run):
         if store.present(run):
             found += 1
             assert set(store.predictions(run)["sst"].ravel().tolist()) == {store.get(run)["value"]}, round_number

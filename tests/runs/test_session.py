@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import _thread
+import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from ipykernel import iostream
 
 from common import study
 from common.data import sources
 from common.errors import StudyError
+from common.runs import session
 from common.spec import profile_named, to_dict
-from common.study import execute, session
 from common.training import loop
 
 
@@ -21,16 +26,13 @@ from common.training import loop
 def pools() -> Iterator[None]:
     """Workers are shared by the tests of this file and end with it."""
     yield
-    if session.local_pool.cache_info().currsize:
-        session.local_pool(1, 1).close()
-    session.local_pool.cache_clear()
+    session.local_pool(1, 1).close()
 
 
 @pytest.fixture(autouse=True)
 def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STUDY_OUT", str(tmp_path))
-    for name in ("STUDY_PROFILE", "STUDY_POOL", "STUDY_FORCE"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("STUDY_PROFILE", raising=False)
     return tmp_path
 
 
@@ -58,6 +60,14 @@ def put(lab: study.Study, row: study.Row, seed: int = 0, **changes: object) -> s
     return spec.run_id
 
 
+def block(lab: study.Study, row: study.Row) -> str:
+    """Have the store of that run fail; its id."""
+    spec = lab.apply(row.specs[0], 0)
+    lab.places.runs.mkdir(parents=True)
+    (lab.places.runs / f".{spec.run_id}.partial").write_text("a file where a folder is needed")
+    return spec.run_id
+
+
 def test_the_environment_chooses_the_profile_and_an_argument_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     assert study.open_study().profile.name == "quick"
     monkeypatch.setenv("STUDY_PROFILE", "smoke")
@@ -73,6 +83,37 @@ def test_seeds_that_are_no_seeds_are_refused(seeds: object) -> None:
     with pytest.raises(StudyError) as error:
         lab(seeds=seeds)
     assert error.value.code == "E-SEEDS"
+
+
+@pytest.mark.parametrize("settings", [{"profile": ""}, {"data": ""}, {"data": "hub:"}, {"encoder": ""}])
+def test_an_empty_setting_is_no_default(settings: dict) -> None:
+    with pytest.raises(StudyError):
+        study.open_study(**{"profile": "smoke", **settings})
+
+
+def test_an_empty_profile_in_the_environment_is_no_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUDY_PROFILE", "")
+    with pytest.raises(StudyError, match="unknown profile ''"):
+        study.open_study()
+
+
+def test_the_embedded_corpus_has_no_folder() -> None:
+    with pytest.raises(StudyError, match="has no folder"):
+        lab(data="embedded:/nonexistent")
+
+
+def test_a_cluster_without_its_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "common.runs.cluster", raising=False)
+    with pytest.raises(StudyError, match="'.\\[cluster\\]'") as error:
+        lab(scheduler="tls://127.0.0.1:9").run(two_rows())
+    assert error.value.code == "E-CLUSTER" and "is missing" in error.value.what
+
+
+def test_an_open_scheduler_is_taken_only_where_that_is_said() -> None:
+    with pytest.raises(StudyError, match="without TLS"):
+        lab(scheduler="tcp://127.0.0.1:9")
+    assert lab(scheduler="tcp://127.0.0.1:9", is_open=True).scheduler == "tcp://127.0.0.1:9"
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.0, "2", 1000])
@@ -192,21 +233,39 @@ def test_a_stale_record_is_trained_again_aloud(out: Path, capfd: pytest.CaptureF
     assert (here.places.build / "replaced" / run_id / "record.json").exists()
 
 
-def test_a_damaged_record_is_neither_used_nor_replaced(out: Path) -> None:
+def damage(here: study.Study, row: study.Row) -> Path:
+    folder = here.store.folder(put(here, row))
+    (folder / "record.json").write_text("")
+    return folder
+
+
+def test_a_damaged_record_is_set_aside_aloud_and_trained_again(out: Path, capfd: pytest.CaptureFixture) -> None:
     here, row = lab(), two_rows()[0]
-    path = here.store.folder(put(here, row)) / "record.json"
-    path.write_text(path.read_text().replace("smoke", "smoked").replace('"dev"', '"dew"'))
-    for each in (here, lab(report_only=True)):
-        with pytest.raises(StudyError) as error:
-            each.run([row])
-        assert error.value.code == "E-RECORD" and error.value.where == str(path)
+    folder = damage(here, row)
+    record = here.run([row])[row.id].records[0]
+    aside = here.places.build / "damaged" / f"{folder.name}.damaged-1"
+    assert record["run_id"] == folder.name and here.store.has(folder.name)
+    assert (aside / "record.json").read_text() == "" and (aside / "predictions.parquet").exists()
+    told = capfd.readouterr().err
+    assert f"{row.id}, seed 0: {folder.name} is damaged. " in told and f"It is now {aside}; training it again" in told
 
 
-def test_force_trains_again_and_keeps_what_was_there_aside(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_only_leaves_a_damaged_record_out_with_its_reason(out: Path, capfd: pytest.CaptureFixture) -> None:
+    rows, here = two_rows(), lab(report_only=True)
+    folder = damage(here, rows[0])
+    put(here, rows[1])
+    before = files(out)
+    results = here.run(rows)
+    assert len(results[rows[1].id].records) == 1 and results[rows[0].id].records == ()
+    (failure,) = results[rows[0].id].failures
+    assert failure.seed == 0 and failure.message.startswith(f"damaged: {folder / 'record.json'}: cannot be read")
+    assert files(out) == before and "is damaged and left out" in capfd.readouterr().err
+
+
+def test_force_trains_again_and_keeps_what_was_there_aside(out: Path) -> None:
     row = two_rows()[0]
     old = lab().run([row])[row.id].records[0]
-    monkeypatch.setenv("STUDY_FORCE", "1")
-    new = lab().run([row])[row.id].records[0]
+    new = lab().run([row], force=True)[row.id].records[0]
     assert new["metrics"] == old["metrics"] and new["files"] == old["files"] and new["wall_s"] != old["wall_s"]
     assert json.loads((lab().places.build / "replaced" / old["run_id"] / "record.json").read_text()) == old
 
@@ -214,26 +273,52 @@ def test_force_trains_again_and_keeps_what_was_there_aside(out: Path, monkeypatc
 def test_a_failed_run_is_told_and_the_others_are_there(out: Path) -> None:
     rows = two_rows()
     here = lab()
-    folder = here.places.runs
-    folder.mkdir(parents=True)
-    spec = here.apply(rows[0].specs[0], 0)
-    (folder / f".{spec.run_id}.partial").write_text("a file where the worker needs a folder")
+    run_id = block(here, rows[0])
     results = here.run(rows)
     failure = results[rows[0].id].failures[0]
-    assert failure.seed == 0 and failure.run_id == spec.run_id and "E-WRITE" in failure.message
+    assert failure.seed == 0 and failure.run_id == run_id and "E-WRITE" in failure.message
     assert results[rows[0].id].records == () and len(results[rows[1].id].records) == 1
 
 
-def test_with_a_runner_its_pool_trains_and_the_kernel_is_silent(
-    out: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+class Output(io.StringIO):
+    """Standard error of a notebook's kernel: it goes to the outputs, its file number to the terminal."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+    def fileno(self) -> int:
+        return self.number
+
+
+def test_in_a_notebook_progress_goes_to_the_terminal_and_the_log_and_failures_to_the_output(
+    out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool = session.local_pool(1, 1)
-    pool.watch = None
-    broker = execute.Broker(pool)
-    monkeypatch.setenv("STUDY_POOL", broker.address)
-    try:
-        assert len(lab().run(two_rows()[:1])[two_rows()[0].id].records) == 1
-    finally:
-        broker.close()
-    captured = capfd.readouterr()
-    assert captured.out == "" and captured.err == ""
+    rows, here = two_rows(), lab()
+    block(here, rows[0])
+    with open(out / "terminal", "w") as terminal:
+        monkeypatch.setattr(iostream, "OutStream", Output)
+        monkeypatch.setattr(sys, "stderr", Output(terminal.fileno()))
+        here.run(rows)
+        output = sys.stderr.getvalue()
+        monkeypatch.undo()
+    seen, log = (out / "terminal").read_text(), (out / "build/smoke/logs/progress.log").read_text()
+    assert f"{rows[1].label}, seed 0 trained in" in seen and f"{rows[1].label}, seed 0 trained in" in log
+    assert output.startswith(f"FAILED {rows[0].label}, seed 0 (") and output.count("\n") == 1 and output in seen
+
+
+def test_ctrl_c_keeps_finished_runs_and_leaves_no_worker(out: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    rows, here = two_rows(), lab()
+    real = session.Progress.__call__
+
+    def interrupting(self: object, event: dict) -> None:
+        real(self, event)
+        if event["event"] == "finished":
+            _thread.interrupt_main()
+
+    monkeypatch.setattr(session.Progress, "__call__", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        here.run(rows)
+    assert len(here.store.complete()) == 1 and "Finished runs are kept" in capfd.readouterr().err
+    assert [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())] == []
+    monkeypatch.undo()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.data.tasks import TASKS
+from common.runs.session import Results, Study
 from common.study.cards import labels_card
 from common.study.rows import Row, reports, rows
-from common.study.session import Results, Study
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall
 
 CONSTANT_ROW, CONSTANT_LABEL = "constant", "best constant answer"

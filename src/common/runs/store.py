@@ -11,22 +11,25 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import re
 import shutil
-import uuid
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from common.errors import StudyError
+from common.files import atomic_write, sync_folder
 from common.paths import Places
 from common.spec import canonical_json
 
@@ -34,32 +37,9 @@ SCHEMA = 1
 RECORD, PREDICTIONS, PROBES = "record.json", "predictions.parquet", "probes.safetensors"
 RUN_ID = re.compile(r"[0-9a-f]{12}-s\d{1,10}")
 CARD_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+WAIT_S = 0.25
 HALF_MAX = float(np.finfo(np.float16).max)
 CHANGED = "was changed after it was written (its hash differs)"
-
-
-class BusyError(Exception):
-    """Another process holds the lock of this run."""
-
-
-def atomic_write(path: Path, content: bytes) -> None:
-    """Replace `path` by `content` so that a crash or a full disk leaves either the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):
-            fix = "Free space or give write permission; everything written before is unchanged."
-            raise StudyError("E-WRITE", str(path), f"cannot write: {error.strerror or error}.", fix) from error
-        raise
-    _sync_folder(path.parent)
 
 
 class RunStore:
@@ -76,14 +56,19 @@ class RunStore:
 
     def present(self, run_id: str) -> bool:
         """Whether something stands in the place of that run, sound or not."""
-        return self.folder(run_id).exists()
+        return os.path.lexists(self.folder(run_id))
 
     def has(self, run_id: str) -> bool:
         """Whether the run is there, complete and unchanged."""
+        return self.present(run_id) and self.damage(run_id) is None
+
+    def damage(self, run_id: str) -> str | None:
+        """What is wrong with what stands in the place of that run; None where it is sound."""
         try:
-            return self.present(run_id) and bool(self.get(run_id))
-        except StudyError:
-            return False
+            self.get(run_id)
+        except StudyError as error:
+            return f"{error.where}: {error.what}"
+        return None
 
     def get(self, run_id: str) -> dict:
         """The record of a run, after checking it and the files beside it against their hashes.
@@ -92,44 +77,58 @@ class RunStore:
             StudyError: E-MISSING without a record, E-RECORD when a file is missing, torn or was changed.
         """
         folder = self.folder(run_id)
-        if not folder.exists():
+        if not self.present(run_id):
             raise StudyError("E-MISSING", run_id, "the store holds no such run.", "Train it first.")
-        record = _read_checked(folder / RECORD)
-        if record.get("schema") != SCHEMA or record.get("run_id") != run_id:
-            found = f"schema {record.get('schema')!r}, run {record.get('run_id')!r}"
-            raise _damaged(folder / RECORD, f"holds {found}")
-        for name, digest in record["files"].items():
-            _check_file(folder / name, digest)
-        return record
+        return _checked(folder, run_id)
+
+    def names(self) -> list[str]:
+        """Ids of all runs that are there, sound or not."""
+        return sorted(path.name for path in self.places.runs.glob("*-s*") if RUN_ID.fullmatch(path.name))
 
     def complete(self) -> list[str]:
         """Ids of all runs that are complete and unchanged."""
-        names = sorted(path.name for path in self.places.runs.glob("*-s*"))
-        return [name for name in names if RUN_ID.fullmatch(name) and self.has(name)]
+        return [run_id for run_id in self.names() if self.has(run_id)]
 
     def write(self, record: dict, predictions: dict[str, np.ndarray], probes: dict[str, np.ndarray]) -> dict:
-        """Store a finished run and return its record with `files`, `schema` and `sha256` filled in.
+        """Store a finished run and return its record with `files`, `schema` and `sha256` filled in."""
+        return self.adopt(record["run_id"], packed(record, predictions, probes))
 
-        A run that already stands there moves to build/replaced, and only once the new one is whole on disk.
+    def adopt(self, run_id: str, files: dict[str, bytes]) -> dict:
+        """Store the files of a run, as `packed` made them here or elsewhere, and return its record.
+
+        A run that already stands there moves to build/replaced, and only once the new one is whole on disk. The caller
+        holds the lock of the run.
         """
-        folder = self.folder(record["run_id"])
+        folder = self.folder(run_id)
         staged = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(staged, ignore_errors=True)  # left by a killed writer; the caller holds the lock of the run
-        contents = {PREDICTIONS: _to_parquet(predictions)}
-        if probes:
-            contents[PROBES] = save_tensors({name: _half(array) for name, array in probes.items()})
-        files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-        sealed = _sealed({**record, "schema": SCHEMA, "files": files})
+        shutil.rmtree(staged, ignore_errors=True)  # left by a killed writer
         try:
-            for name, content in [*contents.items(), (RECORD, _to_json(sealed))]:
-                atomic_write(staged / name, content)
-            self._move_aside(folder)
+            for name, content in files.items():
+                atomic_write(staged / _plain(name, run_id), content)
+            record = _checked(staged, run_id)
+            if self.has(run_id) and self.get(run_id) == record:  # a worker with this very store has written it
+                shutil.rmtree(staged)
+                return record
+            if self.present(run_id):
+                _move(folder, self.places.build / "replaced" / run_id)
             os.rename(staged, folder)
         except BaseException:
             shutil.rmtree(staged, ignore_errors=True)
             raise
-        _sync_folder(folder.parent)
-        return sealed
+        sync_folder(folder.parent)
+        return record
+
+    def files(self, run_id: str) -> dict[str, bytes]:
+        """The files of a sound run by name, as `adopt` takes them."""
+        folder = self.folder(run_id)
+        return {name: (folder / name).read_bytes() for name in (*self.get(run_id)["files"], RECORD)}
+
+    def set_aside(self, run_id: str) -> Path:
+        """Move a damaged run out of the store, under a name of its own, and return where it is now."""
+        names = (f"{run_id}.damaged-{number}" for number in itertools.count(1))
+        target = next(t for t in (self.places.build / "damaged" / name for name in names) if not os.path.lexists(t))
+        _move(self.folder(run_id), target)
+        return target
 
     def predictions(self, run_id: str) -> dict[str, np.ndarray]:
         """Dev scores per task, float32: (N,), or (N, C) for a task with several scores an example."""
@@ -150,19 +149,25 @@ class RunStore:
             name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()
         }
 
-    @contextlib.contextmanager
-    def lock(self, run_id: str, wait: bool = True) -> Iterator[None]:
-        """Hold the run for this process; BusyError when another process has it and `wait` is off.
+    def try_lock(self, run_id: str) -> AcquireReturnProxy | None:
+        """Hold the run for this process until the lock is released, as a context does; None when another holds it.
 
         The operating system frees the lock when its holder dies, however it dies, so none is ever stale.
         """
         self.folder(run_id)
         self.places.locks.mkdir(parents=True, exist_ok=True)
         try:
-            with FileLock(self.places.locks / f"{run_id}.lock", timeout=-1 if wait else 0):
-                yield
-        except Timeout as error:
-            raise BusyError(run_id) from error
+            return FileLock(self.places.locks / f"{run_id}.lock").acquire(timeout=0)
+        except Timeout:
+            return None
+
+    @contextlib.contextmanager
+    def lock(self, run_id: str) -> Iterator[None]:
+        """Hold the run, once whoever holds it now has released it."""
+        while (lock := self.try_lock(run_id)) is None:
+            time.sleep(WAIT_S)
+        with lock:
+            yield
 
     def card(self, name: str) -> object | None:
         """The content of a card, hash checked; None when there is no such card."""
@@ -178,13 +183,46 @@ class RunStore:
             raise StudyError("E-NAME", "card", f"{name!r} is no card name.", "Use a-z, 0-9, dot, dash, underscore.")
         return self.places.cards / f"{name}.json"
 
-    def _move_aside(self, folder: Path) -> None:
-        if not folder.exists():
-            return
-        replaced = self.places.build / "replaced" / folder.name
-        shutil.rmtree(replaced, ignore_errors=True)
-        replaced.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(folder, replaced)
+
+def packed(record: dict, predictions: dict[str, np.ndarray], probes: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """The files of a run by name, with `files`, `schema` and `sha256` in the record.
+
+    Raises:
+        StudyError: E-FINITE when a number of the record is not finite, which JSON cannot say.
+    """
+    contents = {PREDICTIONS: _to_parquet(predictions)}
+    if probes:
+        contents[PROBES] = save_tensors({name: _half(array) for name, array in probes.items()})
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    if place := _not_finite(record):
+        what = "is not a finite number: the weights, too, are likely no numbers any more."
+        raise StudyError("E-FINITE", place, what, "Use a lower learning rate.")
+    return {**contents, RECORD: _to_json(_sealed({**record, "schema": SCHEMA, "files": files}))}
+
+
+def _not_finite(value: object, place: str = "record") -> str | None:
+    """Where in the value a number is not finite, as dotted names."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else place
+    named = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
+    return next(filter(None, (_not_finite(item, f"{place}.{name}") for name, item in named)), None)
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, target)
+    except OSError as error:
+        fix = "Give write permission, or move it away by hand."
+        raise StudyError("E-WRITE", source, f"cannot be moved to {target}: {error.strerror}.", fix) from error
+
+
+def _plain(name: str, run_id: str) -> str:
+    if name not in (RECORD, PREDICTIONS, PROBES):
+        raise StudyError("E-RECORD", run_id, f"no run has a file {name!r}.", "Train the run again.")
+    return name
 
 
 def _sealed(content: dict) -> dict:
@@ -197,24 +235,41 @@ def _to_json(content: dict) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def _checked(folder: Path, run_id: str) -> dict:
+    """The record in that folder, after checking its form and the files beside it."""
+    path = folder / RECORD
+    record = _read_checked(path)
+    if record.get("schema") != SCHEMA or record.get("run_id") != run_id:
+        raise _damaged(path, f"holds schema {record.get('schema')!r}, run {record.get('run_id')!r}")
+    files, hashes = record.get("files"), record.get("hashes")
+    is_whole = isinstance(files, dict) and {PREDICTIONS} <= files.keys() <= {PREDICTIONS, PROBES}
+    if not (is_whole and isinstance(hashes, dict) and isinstance(hashes.get("data"), dict) and "weights" in hashes):
+        raise _damaged(path, "does not say which files and which data belong to it")
+    for name, digest in files.items():
+        if hashlib.sha256(_read(folder / name)).hexdigest() != digest:
+            raise _damaged(folder / name, CHANGED)
+    return record
+
+
 def _read_checked(path: Path) -> dict:
+    content = _read(path)
     try:
-        content = json.loads(path.read_bytes())
-        is_sound = content["sha256"] == _sealed(content)["sha256"]
-    except FileNotFoundError as error:
-        raise _damaged(path, "is missing") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        record = json.loads(content)
+        is_sound = record["sha256"] == _sealed(record)["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
     if not is_sound:
         raise _damaged(path, CHANGED)
-    return content
+    return record
 
 
-def _check_file(path: Path, digest: str) -> None:
-    if not path.exists():
-        raise _damaged(path, "is missing")
-    if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-        raise _damaged(path, CHANGED)
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise _damaged(path, "is missing") from error
+    except OSError as error:
+        raise _damaged(path, f"cannot be read ({error.strerror})") from error
 
 
 def _damaged(path: Path, what: str) -> StudyError:
@@ -256,12 +311,3 @@ def _score_column(scores: np.ndarray, column: int) -> pa.Array:
 def _columns(scores: np.ndarray, used: np.ndarray) -> np.ndarray:
     kept = scores[:, used.any(axis=0)]
     return kept[:, 0] if kept.shape[1] == 1 else kept
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in that folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from common.runs.session import Results
 from common.study import open_study
-from common.study.baselines import Baselines, baselines, constant_scores, is_zero_shot, zero_shot_rows
 from common.study.cards import data_card, labels_card
 from common.study.frames import constant_frame
 from common.study.rows import row
-from common.study.session import Results
+from common.study.untrained import Baselines, baselines, constant_scores, is_zero_shot, zero_shot_rows
 
 
 def test_constants_are_the_share_of_the_commonest_label_and_zero_for_a_correlation() -> None:
@@ -46,3 +51,12 @@ def test_both_lines_are_read_without_data_and_agree_with_the_data_card(monkeypat
     assert made.constants == read.constants and list(made.zero_shot) == list(read.zero_shot)
     assert made.constants["sst_acc"] == shares["SST"] and made.constants["para_acc"] == shares["Quora"]
     assert read.zero_shot["swissbert_zero_shot_cosine"].records[0]["history"] == []
+
+
+def test_what_notebooks_import_is_there_whatever_was_imported_before() -> None:
+    code = "import common.runs.session, common.study.untrained, common.study as s\n"
+    code += "print([callable(getattr(s, name)) for name in s.__all__])"
+    source = str(Path(__file__).resolve().parents[2] / "src")
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": source})
+    assert "False" not in done.stdout and done.returncode == 0, done.stderr

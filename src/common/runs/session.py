@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import paths
 from common.data import sources
@@ -24,18 +25,22 @@ from common.data.split import Split
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
+from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
+from common.runs.progress import Progress, terminal, told_failure
+from common.runs.store import RunStore
 from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
 from common.study import combine
-from common.study.execute import FORCE, POOL, Event, Job, default_jobs, local_pool, run_remotely
-from common.study.progress import Progress
 from common.study.rows import Row, is_row, lookup, row
-from common.study.store import RunStore
+from common.training import loop
 from common.training.evaluate import sample
+
+if TYPE_CHECKING:  # an extra
+    from common.runs.cluster import Cluster
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well: why, and where its log is."""
+    """A run that is not there: why, and where its log is."""
 
     seed: int
     run_id: str
@@ -98,11 +103,12 @@ class Study:
     jobs: int
     source: str | None
     encoder_source: str
+    scheduler: str | None = None
 
     def __str__(self) -> str:
         seeds, threads = ", ".join(map(str, self.seeds)), self.profile.threads or "all"
         parts = f"encoder {self.encoder}, data {self.data}, seeds {seeds}, threads per run {threads}"
-        return f"profile {self.profile.name}: {parts}{', report only' if self.report_only else ''}"
+        return f"profile {self.profile.name}: {parts}"
 
     def apply(self, spec: RunSpec, seed: int, exact: bool = False) -> RunSpec:
         """What this machine runs in place of the report's spec."""
@@ -124,19 +130,21 @@ class Study:
         """The folder of the encoder's files, fetched on first need."""
         return weights.resolve_encoder(self.encoder_source)
 
-    def run(self, rows: Iterable[Row], seeds: Sequence[int] | None = None) -> Results:
+    def run(self, rows: Iterable[Row], seeds: Sequence[int] | None = None, force: bool = False) -> Results:
         """Read every run of these rows that the store holds, train the others, and hand all of them back.
 
+        In report-only mode a damaged run is left out with its reason. force: train again what the store holds.
+
         Raises:
-            StudyError: E-MISSING or E-STALE in report-only mode; E-RECORD where a record was damaged.
+            StudyError: E-MISSING or E-STALE in report-only mode.
         """
         rows = list(rows)
         plans = self.plan(rows, seeds)
         for line in self._said_of_variants(plans):
             print(line)
         by_id = {plan.run_id: plan for plan in plans}
-        jobs = [] if self.report_only else self.jobs_for(plans)
-        failed = {run_id: event for run_id, event in self._train(jobs).items() if event["event"] == "failed"}
+        events = self._left_out(by_id) if self.report_only else self.train(plans, force)
+        failed = {run_id: event for run_id, event in events.items() if event["event"] == "failed"}
         records = self._read({run_id: plan for run_id, plan in by_id.items() if run_id not in failed})
         return self._results(rows, plans, records, failed)
 
@@ -182,17 +190,44 @@ class Study:
             what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
             raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
 
-    def jobs_for(self, plans: Iterable[Planned]) -> list[Job]:
-        """Jobs for what the store lacks, for what was trained on other data, and with --force for everything."""
-        force, jobs = bool(os.environ.get(FORCE)), []
+    def jobs_for(self, plans: Iterable[Planned], force: bool = False) -> list[Job]:
+        """Jobs for what the store lacks, for what is damaged or was trained on other data; with force for all."""
+        jobs = []
         for run_id, plan in {plan.run_id: plan for plan in plans}.items():
-            if force or not self.store.present(run_id):
+            if not self._is_sound(plan) or force:
                 jobs.append(self._job(plan, force))
             elif changed := self.stale(self.store.get(run_id)):
                 names = ", ".join(changed)
-                print(f"{plan} was trained on other contents of {names}: training it again.", file=sys.stderr)
+                print(f"{plan} was trained on other contents of {names}: training it again.", file=terminal())
                 jobs.append(self._job(plan, force=True))
         return jobs
+
+    def _is_sound(self, plan: Planned) -> bool:
+        """Whether the store holds the run; a damaged one is set aside."""
+        if not self.store.present(plan.run_id):
+            return False
+        lock = self.store.try_lock(plan.run_id)
+        if lock is None:  # another process writes it just now
+            return False
+        with lock:
+            damage = self.store.damage(plan.run_id)
+            if damage:
+                aside = self.store.set_aside(plan.run_id)
+                print(f"{plan} is damaged. {damage} It is now {aside}; training it again.", file=terminal())
+        return damage is None
+
+    def _left_out(self, plans: dict[str, Planned]) -> dict[str, Event]:
+        """Damaged runs as failures: a report trains nothing."""
+        present = {run_id: plan for run_id, plan in plans.items() if self.store.present(run_id)}
+        damages = {run_id: self.store.damage(run_id) for run_id in present}
+        for run_id, damage in damages.items():
+            if damage:
+                print(f"{plans[run_id]} is damaged and left out. {damage}", file=terminal())
+        return {
+            run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": str(plans[run_id])}
+            for run_id, damage in damages.items()
+            if damage
+        }
 
     def _job(self, plan: Planned, force: bool) -> Job:
         return Job(
@@ -203,31 +238,52 @@ class Study:
             profile=self.profile.name,
             data=self.source or self.data,
             encoder=self.encoder_source,
-            out=str(paths.output_root()),
-            log=str(self.places.logs / f"{plan.run_id}.log"),
             examples=plan.applied.total_examples(REPORT_TRAIN),
+            log=str(self.places.logs / f"{plan.run_id}.log"),
+            encoders=str(self.places.encoders),
+            checkpoint=str(self.places.checkpoints / plan.run_id),
             force=force,
         )
 
-    def _train(self, jobs: list[Job]) -> dict[str, Event]:
-        """Train in the runner's pool where there is one, else in this process's own."""
+    def train(self, plans: Iterable[Planned], force: bool = False) -> dict[str, Event]:
+        """Train what of these the store lacks; the last event (`finished` or `failed`) of each run that was asked for.
+
+        Finished runs are in the store, whatever becomes of the others. Progress is shown on the terminal and in
+        logs/progress.log, in a notebook's outputs only what failed.
+        """
+        jobs = self.jobs_for(plans, force)
         if not jobs:
             return {}
-        if address := os.environ.get(POOL):
-            return run_remotely(address, jobs)
         self.corpus()  # every problem of the data is told before anything is trained
         self.encoder_folder()
-        pool = local_pool(self.jobs, self.profile.threads)
-        pool.watch = progress = Progress()
+        progress = Progress(self.places.logs / "progress.log")
         try:
-            return pool.run(jobs)
+            events = self._workers().run(jobs, self.store, progress)
         except KeyboardInterrupt:
-            local_pool.cache_clear()
-            pool.close()
-            print("Stopped. Finished runs are kept: run the cell again to go on.", file=sys.stderr)
+            print("Stopped. Finished runs are kept: run this again to go on.", file=progress.stream)
             raise
         finally:
             progress.close()
+        if progress.stream is not sys.stderr:
+            for run_id, event in events.items():
+                if event["event"] == "failed":
+                    print(told_failure(run_id, event), file=sys.stderr)
+        return events
+
+    def _workers(self) -> Pool | Cluster:
+        """Who trains: this process's own pool, or the workers of a cluster."""
+        if self.scheduler is None:
+            return local_pool(self.jobs, self.profile.threads)
+        try:
+            from common.runs.cluster import Cluster, Origin
+        except ModuleNotFoundError as error:
+            fix = "Install it: pip install -e '.[cluster]'"
+            raise StudyError("E-CLUSTER", "--scheduler", f"the package {error.name} is missing.", fix) from error
+        digest = weights.file_sha256(self.encoder_folder() / weights.WEIGHT_FILE)
+        origin = Origin(
+            self.profile.name, self.source, self.encoder_source, _fingerprint(self.source), digest, loop.code_hash()
+        )
+        return Cluster(self.scheduler, origin)
 
     def _read(self, wanted: dict[str, Planned]) -> dict[str, dict]:
         missing = tuple(str(plan) for run_id, plan in wanted.items() if not self.store.present(run_id))
@@ -280,6 +336,8 @@ def open_study(
     seeds: Sequence[int] | None = None,
     jobs: int | None = None,
     report_only: bool = False,
+    scheduler: str | None = None,
+    is_open: bool = False,
 ) -> Study:
     """Open a study.
 
@@ -290,17 +348,47 @@ def open_study(
         seeds: None takes the profile's.
         jobs: runs at once; None takes what fits on the cores. Results do not depend on it.
         report_only: read records only; data and encoder need not be there.
+        scheduler: train on the Dask cluster of that address, tls://host:port.
+        is_open: take one without TLS as well, tcp://host:port, which whoever reaches its port commands.
     """
-    chosen = profile_named(profile or os.environ.get("STUDY_PROFILE") or "quick")
-    places, encoder = paths.places(chosen.name), str(encoder or chosen.encoder)
-    source = str(data) if data else ("embedded" if chosen.data == "embedded" else None)
-    name = sources.name(source) if source else chosen.data
+    chosen = profile_named(os.environ.get("STUDY_PROFILE", "quick") if profile is None else profile)
+    places, encoder = paths.places(chosen.name), str(chosen.encoder if encoder is None else encoder)
+    source = str(data) if data is not None else ("embedded" if chosen.data == "embedded" else None)
+    name = chosen.data if source is None else sources.name(source)
     if report_only and name == "cs224n" and not Path(source or "").is_dir():
         source = None  # the name is enough to find the records
     seeds, jobs = chosen.seeds if seeds is None else seeds, default_jobs(chosen.threads) if jobs is None else jobs
     _check_numbers(seeds, jobs)
-    encoder_name = weights.encoder_name(encoder)
-    return Study(chosen, places, RunStore(places), tuple(seeds), name, encoder_name, report_only, jobs, source, encoder)
+    if not encoder.strip():
+        raise StudyError(
+            "E-ENCODER", "encoder", "is empty.", "Give a known name, a folder or a hub id, or leave it out."
+        )
+    _check_address(scheduler, is_open)
+    return Study(
+        profile=chosen,
+        places=places,
+        store=RunStore(places),
+        seeds=tuple(seeds),
+        data=name,
+        encoder=weights.encoder_name(encoder),
+        report_only=report_only,
+        jobs=jobs,
+        source=source,
+        encoder_source=encoder,
+        scheduler=scheduler,
+    )
+
+
+def _check_address(address: str | None, is_open: bool) -> None:
+    """Refuse the address of a scheduler whose port is open to whoever reaches it."""
+    if address is None:
+        return
+    if not address.startswith(("tls://", "tcp://")):
+        what = f"expected an address such as tls://host:8786, got {address!r}."
+        raise StudyError("E-SCHEDULER", "scheduler", what, "See README, Several machines.")
+    if address.startswith("tcp://") and not is_open:
+        what = "whoever reaches the port of a scheduler without TLS can run anything as its owner."
+        raise StudyError("E-SCHEDULER", "scheduler", what, "Use tls://, or say that you want it: --open-scheduler")
 
 
 def _check_numbers(seeds: Sequence[int], jobs: int) -> None:

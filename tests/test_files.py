@@ -1,0 +1,33 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from common.errors import StudyError
+from common.files import atomic_write
+
+
+def test_atomic_write_obeys_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "a" / "file", b"x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    atomic_write(path, b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StudyError, match="No space left on device") as error:
+        atomic_write(path, b"new")
+    assert error.value.code == "E-WRITE" and path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
