@@ -26,12 +26,7 @@ from step import seconds_by_kind
 from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer
 from common.data.sources import load
 from common.data.sources import name as source_name
-from common.model.bert import BertModel
-from common.model.heads import MultitaskModel
-from common.model.weights import resolve_encoder
-from common.runs.pool import become_worker
-from common.seeding import stateless_generator
-from common.spec import (
+from common.declare.spec import (
     ENCODERS,
     PROFILES,
     EncoderSpec,
@@ -43,6 +38,11 @@ from common.spec import (
     TaskSpec,
     WeightingSpec,
 )
+from common.model.bert import BertModel
+from common.model.heads import MultitaskModel
+from common.model.weights import resolve_encoder
+from common.runs.pool import become_worker
+from common.seeding import stateless_generator
 from common.training.loop import environment
 from common.training.step import Trainer
 

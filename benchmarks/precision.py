@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.study import open_study, row
+from common import open_study, row
 
 METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
 

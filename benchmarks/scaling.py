@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from common.data.encoding import Batch
+from common.declare.spec import RunSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
 from common.runs.pool import become_worker
 from common.seeding import stateless_generator
-from common.spec import RunSpec, TaskSpec
 from common.training.loop import environment
 from common.training.step import Trainer
 

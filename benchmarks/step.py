@@ -34,12 +34,12 @@ from transformers import PreTrainedTokenizerFast
 
 from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer
 from common.data.sources import Corpus, load
+from common.declare.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.model.weights import resolve_encoder
 from common.runs.pool import become_worker
 from common.seeding import stateless_generator
-from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
 from common.training import evaluate
 from common.training.loop import environment
 from common.training.step import Trainer

@@ -23,10 +23,10 @@ from pathlib import Path
 
 from scaling import straight_line
 
+from common import open_study, row, rows
+from common.declare.spec import PROFILES
 from common.paths import ROOT
 from common.runs.pool import local_pool
-from common.spec import PROFILES
-from common.study import open_study, row, rows
 
 EQUALLY_LONG = (
     "swissbert_pair",

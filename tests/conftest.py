@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.study import reported
+from common.declare import reported
 
 ROOT = Path(__file__).resolve().parents[1]
 CS224N = ROOT.parent / "shared" / "data" / "cs224n"
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def damage_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Have `common.study.reported` (or a module beside it) read a copy in which a text that stands once is another."""
+    """Have `common.declare.reported` (or a module beside it) read a copy where a text that stands once is another."""
 
     def damage(name: str, old: str, new: str, module: ModuleType = reported) -> None:
         folder = tmp_path / "reported"

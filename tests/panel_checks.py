@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from common.declare.reported import panels
 from common.errors import StudyError
-from common.study.reported import panels
 
 # Columns that say where a value belongs. Alone they show nothing, however much they vary.
 KEYS = (

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cli, spec
+from common import cli
+from common.declare import spec
 
 ROOT = Path(__file__).resolve().parents[1]
 

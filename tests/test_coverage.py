@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from common.declare import reported
+from common.declare.rows import row, rows
 from common.notebooks import planned
-from common.study import reported
-from common.study.rows import row, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -34,7 +34,7 @@ def run_here() -> set[str]:
 
 
 def printed_ids() -> set[str]:
-    with files("common.study.reported").joinpath("printed.csv").open(encoding="utf-8", newline="") as file:
+    with files("common.declare.reported").joinpath("printed.csv").open(encoding="utf-8", newline="") as file:
         return {line["row"] for line in csv.DictReader(file)}
 
 
@@ -43,7 +43,7 @@ def test_every_printed_row_is_run_or_excepted() -> None:
 
 
 def test_rows_of_the_test_set_are_run_and_only_their_test_numbers_lack_a_partner() -> None:
-    with files("common.study.reported").joinpath("printed.csv").open(encoding="utf-8", newline="") as file:
+    with files("common.declare.reported").joinpath("printed.csv").open(encoding="utf-8", newline="") as file:
         on_test = {line["row"] for line in csv.DictReader(file) if line["split"] == "test"}
     assert on_test - set(NOT_RUN) <= run_here() and len(on_test) > 3
 

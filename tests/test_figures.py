@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from panel_checks import check_panel
 
+from common.declare import reported
 from common.paths import ROOT
-from common.study import reported
 
 STEMS = [panel.drawn for panel in reported.panels()]
 PUBLISHED = ROOT / "figures" / "cpu"

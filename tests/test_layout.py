@@ -14,10 +14,8 @@ from common.paths import ROOT
 SOURCE = Path(common.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 # The way of the data: a room imports from rooms to its left, and from the foundations.
-WAY = ["data", "model", "methods", "training", "declare", "runs", "study", "report", "runner"]
-# What is declared has no room of its own yet: rows, what is printed, and the two kinds of records that are no runs.
-DECLARED = re.compile(r"common\.study(\.(rows|reported.*|cards|combine))?")
-FOUNDATIONS = {"errors", "files", "seeding", "machine", "paths", "strict", "rules", "spec"}
+WAY = ["declare", "data", "model", "methods", "training", "runs", "results", "report", "runner"]
+FOUNDATIONS = {"errors", "files", "seeding", "machine", "paths"}
 TOP = {"runner", "cli", "notebooks", "doctor"}
 # Twenty methods with their checks and errors, and the frames and figures of five reports (21 panels, 122 claims): the
 # limit is what they take, so that the next one has to make room.
@@ -26,8 +24,6 @@ CORE_LINES, ALL_LINES, FUNCTION_LINES = 1990, 7300, 60
 
 def room(module):
     """Which room a dotted module name lies in; what stands at the top of the package serves the runner."""
-    if DECLARED.fullmatch(module):
-        return "declare"
     first = module.split(".")[1] if "." in module else ""
     return "runner" if first in TOP else first
 
@@ -71,10 +67,7 @@ def test_imports_point_one_way(path):
         there = room(name)
         if there in FOUNDATIONS or there == here:
             continue
-        if here in ("spec", "rules"):
-            assert name == "common.data.tasks"  # the sizes that the reports trained on
-        else:
-            assert here not in FOUNDATIONS and WAY.index(there) < WAY.index(here), f"{dotted(path)} imports {name}"
+        assert here not in FOUNDATIONS and WAY.index(there) < WAY.index(here), f"{dotted(path)} imports {name}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)

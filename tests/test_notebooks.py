@@ -13,10 +13,10 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from common.declare.rows import row, rows
 from common.notebooks import cards, planned
+from common.results.untrained import zero_shot_rows
 from common.runner import CARDS
-from common.study.rows import row, rows
-from common.study.untrained import zero_shot_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = {"profile": None, "data": None, "encoder": None, "seeds": None, "jobs": None, "report_only": False}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from common.data.sources import load
+from common.declare.rows import reports, row, rows
+from common.declare.spec import PROFILES, RunSpec
 from common.model.weights import resolve_encoder
-from common.spec import PROFILES, RunSpec
-from common.study.rows import reports, row, rows
 from common.training.evaluate import METRIC_NAMES
 from common.training.loop import Materials, run
 

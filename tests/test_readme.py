@@ -52,9 +52,10 @@ def test_every_option_is_one_of_the_runner() -> None:
 
 
 def test_named_profiles_and_functions_exist() -> None:
-    from common import spec, study
+    import common as study
+    from common.declare import spec
 
-    assert "`common.study.variant`" in README and callable(study.variant)
+    assert "`common.variant`" in README and callable(study.variant)
     assert {"quick", "cpu", "gpu", "paper"} <= set(spec.PROFILES)
 
 

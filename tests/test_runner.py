@@ -16,11 +16,11 @@ from nbclient.exceptions import DeadKernelError
 from nbformat import v4
 
 from common import notebooks, paths, runner
+from common.declare.rows import row, variant
 from common.errors import StudyError
 from common.paths import Places
 from common.runs.session import open_study
 from common.runs.store import RunStore
-from common.study.rows import row, variant
 
 ROOT = Path(__file__).resolve().parents[1]
 # Runs the command line on a folder of notebooks of the test's own.

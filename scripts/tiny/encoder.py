@@ -15,7 +15,7 @@ import torch
 
 from common import paths
 from common.data.synthetic import make_corpus, mlm_texts
-from common.study.rows import examples
+from common.declare.rows import examples
 from common.training.pretrain import PretrainConfig, make_tokenizer, new_model, pretrain, save
 
 

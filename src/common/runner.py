@@ -30,19 +30,19 @@ from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
 from common import cli, notebooks
+from common.declare.rows import row, rows
+from common.declare.spec import REPORT_TRAIN
 from common.errors import StudyError
 from common.files import atomic_write
 from common.report import gallery
+from common.results.cards import data_card, labels_card, parity_card
+from common.results.export import export
+from common.results.toy import toy_card
+from common.results.words import words_card
+from common.runs.combine import random_answers
+from common.runs.estimate import estimated_hours, measured_rate
 from common.runs.pool import Event, thread_environment
 from common.runs.session import Planned, Study, open_study
-from common.spec import REPORT_TRAIN
-from common.study.cards import data_card, labels_card, parity_card
-from common.study.combine import random_answers
-from common.study.estimate import estimated_hours, measured_rate
-from common.study.export import export
-from common.study.rows import row, rows
-from common.study.toy import toy_card
-from common.study.words import words_card
 from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from common.data import sources
-from common.data.tasks import TASKS
+from common.declare.tasks import TASKS
 from common.errors import StudyError
 
 SST = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\ta2\tA dull film .\t1\n"

@@ -10,9 +10,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from common.data import sources, synthetic
 from common.data.split import Split
-from common.data.tasks import TASKS
+from common.declare.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
+from common.declare.tasks import TASKS
 from common.model.weights import resolve_encoder
-from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
 from common.training.loop import Materials, run
 
 SEEDS = (0, 1, 2)

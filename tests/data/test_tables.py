@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from common.data import tables
 from common.data.sources import FILES
 from common.data.split import Split
-from common.data.tasks import TASKS
+from common.declare.tasks import TASKS
 from common.errors import StudyError
 
 SST = "\tid\tsentence\tsentiment\n0\ta1\tA fine film .\t3\n1\ta2\tA dull film .\t1\n"

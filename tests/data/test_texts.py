@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from common import paths
 from common.data import hub, synthetic
 from common.data.texts import TEXT_FILES, load_texts, text_fingerprint
+from common.declare.rules import CORPORA
 from common.errors import StudyError
-from common.rules import CORPORA
 
 ALL = 10**6
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from nbformat import v4
 
-from common import study
+import common as study
 from common.runs.pool import Event, Job, Pool
 from common.runs.session import Study
 from common.training import loop

@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional
 from torchjd.aggregation import PCGrad
 
+from common.declare.rules import CHOICES
+from common.declare.spec import SurgerySpec
 from common.methods.gradients import combine, cosines, gramian, pcgrad, pcgrad_weights, put_gradients, take_gradients
-from common.rules import CHOICES
-from common.spec import SurgerySpec
 
 SEEDS = range(20)
 # Every two of them conflict, at unlike angles, so the order matters.

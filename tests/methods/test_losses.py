@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from common.declare.rules import CHOICES
+from common.declare.spec import TaskSpec
 from common.errors import StudyError
 from common.methods.losses import (
     LOSSES,
@@ -23,8 +25,6 @@ from common.methods.losses import (
     mse,
     uncertainty,
 )
-from common.rules import CHOICES
-from common.spec import TaskSpec
 
 TASKS = (TaskSpec("sst"), TaskSpec("para", loss="bce", loss_weight=3.0), TaskSpec("sts", loss="mse"))
 LEARNED = sorted(STARTS)

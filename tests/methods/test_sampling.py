@@ -7,9 +7,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
+from common.declare.rules import CHOICES
+from common.declare.spec import ScheduleSpec
 from common.methods.sampling import SCHEDULES, Epoch, annealed_probabilities
-from common.rules import CHOICES
-from common.spec import ScheduleSpec
 
 BATCHES = {"sst": 3, "para": 7, "sts": 2}
 KINDS = CHOICES["schedule.kind"]

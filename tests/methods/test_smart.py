@@ -9,6 +9,8 @@ from torch import nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers import BertConfig, BertModel
 
+from common.declare.rules import CHOICES
+from common.declare.spec import SmartSpec
 from common.errors import StudyError
 from common.methods.losses import LOSSES
 from common.methods.smart import (
@@ -20,8 +22,6 @@ from common.methods.smart import (
     squared_difference,
     symmetric_kl,
 )
-from common.rules import CHOICES
-from common.spec import SmartSpec
 
 B, T, H, C = 5, 6, 8, 3
 # Large enough that float32 leaves the found direction alone.

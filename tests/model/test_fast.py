@@ -7,10 +7,10 @@ import torch
 from scipy.stats import binomtest
 
 from common.data.encoding import Batch
+from common.declare.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.model.bert import BertConfig, BertModel
 from common.model.fast import Dropout, Weights, encode_packed, keep_mask, use_fast_dropout
 from common.model.heads import MultitaskModel
-from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 
 CONFIG = BertConfig(
     60, 32, 3, 4, 64, max_position_embeddings=24, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0

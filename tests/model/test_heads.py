@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from common.data.encoding import Batch
+from common.declare.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.model.bert import BertConfig, BertModel, BertOutput
 from common.model.heads import MultitaskModel, first_token, mean_pool, pooler
-from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.training.evaluate import positive_score, predict
 
 CONFIG = BertConfig(60, 16, 2, 2, 32, max_position_embeddings=24)

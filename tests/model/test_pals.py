@@ -7,9 +7,9 @@ import torch
 from transformers import BertConfig as ReferenceConfig
 from transformers import BertModel as Reference
 
+from common.declare.spec import PalSpec
 from common.model.bert import BertConfig, BertModel
 from common.model.pals import ProjectedAttentionLayers
-from common.spec import PalSpec
 
 CONFIG = BertConfig(97, 48, 3, 4, 64, max_position_embeddings=40)
 SPEC = PalSpec(size=20, heads=5)

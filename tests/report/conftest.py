@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.declare.rows import row
+from common.declare.spec import profile_named, to_dict
 from common.paths import Places
 from common.runs.session import RowResult
 from common.runs.store import RunStore
-from common.spec import profile_named, to_dict
-from common.study.rows import row
 
 TOKENS = ["[CLS]", "rallies", "&", "<b>", "[SEP]", "people", "rally", "[SEP]"]
 METRICS = ("sst_acc", "para_acc", "sts_corr", "overall", "overall_normalised")

@@ -10,11 +10,11 @@ import pytest
 from matplotlib.colors import to_rgba
 from panel_checks import check_panel
 
+from common.declare.rows import row
 from common.report import embeddings as drawings
 from common.report import plots
+from common.results import embeddings
 from common.runs.session import RowResult
-from common.study import embeddings
-from common.study.rows import row
 
 BEST = "slapbert_smart_annealed_slapbert"
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from common.report import gallery, plots, tables
+from common.results import frames, stats
+from common.results.untrained import Baselines
 from common.runs.session import Results
-from common.study import frames, stats
-from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 

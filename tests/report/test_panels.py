@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from panel_checks import check_panel
 from PIL import Image
 
+from common.declare import reported
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import plots, tables
-from common.study import reported, stats
+from common.results import stats
 
 FACTS = ROOT.parent / "shared" / "facts"
 STEM = "01_sts_dev"

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from common.declare.rows import row
 from common.errors import StudyError
 from common.report import plots, tables
+from common.results import frames, stats, traces
+from common.results.untrained import Baselines
 from common.runs.session import Results, RowResult
-from common.study import frames, stats, traces
-from common.study.rows import row
-from common.study.untrained import Baselines
 
 NOTHING = Baselines({}, Results())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from common.declare.rows import row
 from common.report import smart
-from common.study.rows import row
 
 METRICS = ("SST accuracy", "Quora accuracy", "STS Pearson r")
 

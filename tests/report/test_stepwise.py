@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from common import rows
+from common.declare import reported
+from common.declare.spec import profile_named, to_dict
 from common.report import plots
 from common.report import stepwise as drawn
+from common.results import stepwise
 from common.runs.session import Results, RowResult
-from common.spec import profile_named, to_dict
-from common.study import reported, rows, stepwise
 
 MODELS = {row.id: row for row in rows("bertpp", "table2")}
 METRICS = {

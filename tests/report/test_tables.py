@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
+from common.declare.rows import row
 from common.errors import StudyError
 from common.report import tables
-from common.study.architecture import architecture
-from common.study.rows import row
+from common.results.architecture import architecture
 
 HOSTILE = "a|b <script>alert(1)</script> 50% of_it & more \\ `x`"
 

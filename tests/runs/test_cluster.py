@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common import study
+import common as study
 from common.errors import StudyError
 from common.paths import ROOT
 from common.runs.pool import Event, Job, local_pool

@@ -14,11 +14,11 @@ import psutil
 import pytest
 from ipykernel import iostream
 
-from common import study
+import common as study
 from common.data import sources
+from common.declare.spec import profile_named, to_dict
 from common.errors import StudyError
 from common.runs import session
-from common.spec import profile_named, to_dict
 from common.training import loop
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import study
+import common as study
 from common.errors import StudyError
 from common.runs import train
 from common.runs.pool import Job

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from common.data.split import Split
+from common.declare.rows import Example
 from common.model.bert import BertConfig, BertModel
 from common.training.loop import Materials
-from common.training.probes import Example
 
 WORDS = ["good", "bad", "very", "not", "film", "story", "who", "what", "runs", "sits", "dog", "cat", "the", "a", "."]
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]

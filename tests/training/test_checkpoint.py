@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.spec import (
+from common.declare.spec import (
     EncoderSpec,
     OptimizerSpec,
     PalSpec,

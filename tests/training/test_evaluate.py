@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 
 from common.data.encoding import Layout, encode, load_tokenizer
+from common.declare.spec import RunSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
-from common.spec import RunSpec, TaskSpec
 from common.training.evaluate import (
     UNTRAINED_DRAWS,
     metrics,

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from common.data.encoding import Layout, encode, load_tokenizer
+from common.declare.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
-from common.spec import EncoderSpec, OptimizerSpec, RunSpec, ScheduleSpec, TaskSpec
 from common.training import loop
 from common.training.features import FrozenFeatures
 
@@ -61,7 +61,7 @@ def test_a_frozen_run_is_the_same_with_and_without_kept_vectors(materials, monke
 
 def test_pals_beside_a_frozen_encoder_are_not_kept(materials):
     """They learn, so a text has another vector after every update."""
-    from common.spec import PalSpec
+    from common.declare.spec import PalSpec
 
     spec = replace(SPEC, encoder=EncoderSpec(frozen=True, pals=PalSpec(8, 2)), epochs=1)
     outcome = loop.run(spec, materials, 1)

@@ -7,10 +7,7 @@ import pytest
 import torch
 
 from common.data.encoding import Batch
-from common.methods.sampling import SCHEDULES, Epoch
-from common.model.bert import BertModel
-from common.model.heads import MultitaskModel
-from common.spec import (
+from common.declare.spec import (
     EncoderSpec,
     OptimizerSpec,
     PalSpec,
@@ -22,6 +19,9 @@ from common.spec import (
     TaskSpec,
     WeightingSpec,
 )
+from common.methods.sampling import SCHEDULES, Epoch
+from common.model.bert import BertModel
+from common.model.heads import MultitaskModel
 from common.training.step import Trainer
 
 QUIET = EncoderSpec(hidden_dropout=0.0, attention_dropout=0.0)

@@ -8,9 +8,7 @@ import torch
 
 from common.data.encoding import Layout, encode, load_tokenizer
 from common.data.split import Split
-from common.errors import StudyError
-from common.model.bert import BertModel
-from common.spec import (
+from common.declare.spec import (
     EncoderSpec,
     OptimizerSpec,
     RateSpec,
@@ -20,6 +18,8 @@ from common.spec import (
     TaskSpec,
     WeightingSpec,
 )
+from common.errors import StudyError
+from common.model.bert import BertModel
 from common.training import loop
 from common.training.evaluate import is_still_rising, predict, sample, score
 from common.training.loop import run

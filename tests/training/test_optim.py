@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import get_linear_schedule_with_warmup
 
-from common.spec import RateSpec
+from common.declare.spec import RateSpec
 from common.training.optim import AdamW, RateSchedule, rate_multiplier
 
 

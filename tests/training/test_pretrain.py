@@ -29,9 +29,9 @@ from common import paths
 from common.data.encoding import load_tokenizer
 from common.data.synthetic import mlm_texts
 from common.data.texts import load_texts
+from common.declare.spec import CorpusSpec, PretrainingSpec
 from common.errors import StudyError
 from common.model.bert import BertModel
-from common.spec import CorpusSpec, PretrainingSpec
 from common.training import pretrain
 from common.training.pretrain import IGNORED, MASK, PretrainConfig, make_tokenizer, mask_tokens, new_model
 from scripts.tiny.encoder import vocabulary_texts
@@ -524,7 +524,7 @@ def test_pretrained_checkpoint_wanted_by_two_processes_is_trained_once(encoder_f
     code = """
 import sys, time
 from pathlib import Path
-from common.spec import CorpusSpec, PretrainingSpec
+from common.declare.spec import CorpusSpec, PretrainingSpec
 from common.training import pretrain
 calls, adapt = [], pretrain.adapt
 def slow(*arguments):

@@ -9,13 +9,14 @@ import torch
 from transformers import BertModel as Reference
 
 from common.data.encoding import Layout, encode, load_tokenizer
+from common.declare.rows import Example
+from common.declare.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
-from common.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.training import probes
 from common.training.evaluate import predict, score
 from common.training.loop import run
-from common.training.probes import Example, attention_mass, example_predictions, geometry
+from common.training.probes import attention_mass, example_predictions, geometry
 
 SPEC = RunSpec((TaskSpec("sts", "pair", loss="mse"),), batch_size=8, epochs=1)
 

@@ -18,9 +18,9 @@ from tokenizers import BertWordPieceTokenizer, Encoding, Tokenizer
 from torch import Tensor
 
 from common.data.split import Split
+from common.declare.spec import TaskSpec
 from common.errors import StudyError
 from common.seeding import stateless_generator
-from common.spec import TaskSpec
 
 # Batches per pool within which an epoch sorts by length: enough to save padding, few enough to keep batches varied.
 POOL_BATCHES = 16

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common.data.split import Split
 from common.data.tables import Row, make_split, missing_column, parse_label
-from common.data.tasks import TASKS, Task
+from common.declare.tasks import TASKS, Task
 from common.errors import StudyError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from common.data import hub, synthetic
 from common.data.split import Split
 from common.data.tables import read_table
-from common.data.tasks import TASKS
+from common.declare.tasks import TASKS
 from common.errors import StudyError
 
 Corpus = dict[str, dict[str, Split]]

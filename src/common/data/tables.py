@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.data.split import Split
-from common.data.tasks import Task
+from common.declare.tasks import Task
 from common.errors import StudyError
 
 # Rows that the starter itself ships broken: an unbalanced quote emptied the label when the file was made.

@@ -13,7 +13,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor, nn
 
-from common.spec import SurgerySpec
+from common.declare.spec import SurgerySpec
 
 Taken = tuple[Tensor | None, ...]
 

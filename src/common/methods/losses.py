@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.declare.spec import TaskSpec
 from common.errors import StudyError
-from common.spec import TaskSpec
 
 SIMILAR_FROM = 3.0
 

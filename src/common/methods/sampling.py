@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from common.spec import ScheduleSpec
+from common.declare.spec import ScheduleSpec
 
 Group = tuple[str, ...]
 

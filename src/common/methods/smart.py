@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from common.declare.spec import SmartSpec
 from common.errors import StudyError
-from common.spec import SmartSpec
 
 Predict = Callable[[tuple[Tensor, ...]], Tensor]
 Divergence = Callable[[Tensor, Tensor], Tensor]

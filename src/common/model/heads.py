@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from common.data.encoding import Batch, Part
-from common.data.tasks import TASKS
+from common.declare.spec import RunSpec, TaskSpec
+from common.declare.tasks import TASKS
 from common.model.bert import BertModel, BertOutput
 from common.model.fast import Weights, WordRows, encode_packed, use_fast_dropout
 from common.model.pals import ProjectedAttentionLayers
-from common.spec import RunSpec, TaskSpec
 
 COSINE_EPS = 1e-8
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from common.declare.spec import PalSpec
 from common.model.bert import BertConfig, BertSelfAttention
-from common.spec import PalSpec
 
 # Standard deviation of random weights, as BERT's own (Devlin et al. 2019) and as in the released code of the PALs.
 START_STD = 0.02

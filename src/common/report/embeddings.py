@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from common.report.plots import panels, styled
-from common.study.embeddings import DRAWN, EUCLIDEAN, PLANE, SPACE
-from common.study.stats import TASK_NAMES
+from common.results.embeddings import DRAWN, EUCLIDEAN, PLANE, SPACE
+from common.results.stats import TASK_NAMES
 
 # Blue to red over grey, dark at both ends: ordered, and apart for every kind of colour vision; so are the markers.
 CLASS_COLOURS = ("#08519c", "#5aa5dc", "#8c8c8c", "#f0a030", "#a50f15")

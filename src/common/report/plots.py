@@ -26,10 +26,10 @@ from matplotlib.patches import Patch
 from common.errors import StudyError
 from common.files import atomic_write
 from common.report.tables import MARK, MARKED, NAME, provenance
+from common.results.frames import CONSTANT, HERE, REPORT, ZERO_SHOT
+from common.results.stats import TASK_NAMES
+from common.results.untrained import CONSTANT_LABEL
 from common.runs.session import Study
-from common.study.frames import CONSTANT, HERE, REPORT, ZERO_SHOT
-from common.study.stats import TASK_NAMES
-from common.study.untrained import CONSTANT_LABEL
 
 DPI = 150
 SCREEN_DPI = 96

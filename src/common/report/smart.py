@@ -17,10 +17,10 @@ from common.report.plots import (
     panels,
     styled,
 )
-from common.study.frames import HERE, REPORT
-from common.study.smart import OTHER_HEADS
-from common.study.stats import TASK_NAMES
-from common.study.untrained import CONSTANT_LABEL
+from common.results.frames import HERE, REPORT
+from common.results.smart import OTHER_HEADS
+from common.results.stats import TASK_NAMES
+from common.results.untrained import CONSTANT_LABEL
 
 _PALETTE = sns.color_palette("colorblind", 10).as_hex()
 DIAMOND = {"marker": "D", "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5, "legend": False}

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.report.plots import HERE_COLOUR, METHOD_COLOURS, REPORT_COLOUR, count_seeds, legend_below, panels, styled
-from common.study.frames import HERE, REPORT
-from common.study.stepwise import KEPT, LEFT, START
+from common.results.frames import HERE, REPORT
+from common.results.stepwise import KEPT, LEFT, START
 
 _PALETTE = sns.color_palette("colorblind", 10).as_hex()
 # Where a model is of another family than the rest, it has its family's colour; H, where the search ends, is black.

@@ -14,12 +14,12 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown
 
+from common.declare.spec import RunSpec
 from common.errors import StudyError
 from common.files import atomic_write
+from common.results.architecture import architecture
+from common.results.stats import AT_CONSTANT
 from common.runs.session import Study
-from common.spec import RunSpec
-from common.study.architecture import architecture
-from common.study.stats import AT_CONSTANT
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
 MISSING = "\N{EN DASH}"

@@ -13,7 +13,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -22,15 +22,15 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.data import sources
 from common.data.split import Split
+from common.declare.rows import Row, is_row, lookup, row
+from common.declare.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
+from common.runs import combine
 from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
 from common.runs.progress import Progress, terminal, told_failure
 from common.runs.store import RunStore
-from common.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
-from common.study import combine
-from common.study.rows import Row, is_row, lookup, row
 from common.training import loop
 from common.training.evaluate import sample
 
@@ -129,6 +129,15 @@ class Study:
     def encoder_folder(self) -> Path:
         """The folder of the encoder's files, fetched on first need."""
         return weights.resolve_encoder(self.encoder_source)
+
+    def card(self, name: str, measure: Callable[[], dict]) -> dict:
+        """A small measured fact, made on first need and stored; in report-only mode it must be there."""
+        if self.store.card(name) is None:
+            if self.report_only:
+                fix = "Run the profile without --report-only once."
+                raise StudyError("E-MISSING", f"cards/{name}.json", "there is no such card.", fix)
+            self.store.write_card(name, measure())
+        return self.store.card(name)
 
     def run(self, rows: Iterable[Row], seeds: Sequence[int] | None = None, force: bool = False) -> Results:
         """Read every run of these rows that the store holds, train the others, and hand all of them back.

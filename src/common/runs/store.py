@@ -28,10 +28,10 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from common.declare.spec import canonical_json
 from common.errors import StudyError
 from common.files import atomic_write, sync_folder
 from common.paths import Places
-from common.spec import canonical_json
 
 SCHEMA = 1
 RECORD, PREDICTIONS, PROBES = "record.json", "predictions.parquet", "probes.safetensors"

@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from common.data import sources
+from common.declare.rows import examples
+from common.declare.spec import RunSpec, profile_named, to_dict
 from common.errors import StudyError
 from common.files import atomic_write
 from common.model.weights import resolve_encoder
 from common.runs.pool import Event, Job
 from common.runs.store import packed
-from common.spec import RunSpec, profile_named, to_dict
-from common.study.rows import examples
 from common.training import loop
 
 # What the allocators of C libraries and the system say when there is no memory left.

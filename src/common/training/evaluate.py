@@ -14,10 +14,10 @@ from scipy.stats import pearsonr
 from sklearn.metrics import accuracy_score
 
 from common.data.encoding import Encoded, sorted_batches
-from common.data.tasks import TASKS
+from common.declare.spec import RunSpec, TaskSpec
+from common.declare.tasks import TASKS
 from common.model.heads import MultitaskModel, build_heads
 from common.seeding import stateless_generator
-from common.spec import RunSpec, TaskSpec
 
 # Padded tokens a batch; more is no faster on a CPU and costs memory.
 EVALUATION_TOKENS = 2048

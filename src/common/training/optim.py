@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
-from common.spec import RateSpec
+from common.declare.spec import RateSpec
 
 ROUNDING = 1e-9
 

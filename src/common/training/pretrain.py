@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy, gelu
 
 from common.data.encoding import ENCODE_CHUNK, load_tokenizer
 from common.data.texts import load_texts, text_fingerprint
+from common.declare.spec import PretrainingSpec
+from common.declare.strict import canonical_json, to_dict
 from common.model.bert import BertConfig, BertModel, config_of
 from common.model.weights import WEIGHT_FILE, file_sha256, read_state
 from common.seeding import stateless_generator
-from common.spec import PretrainingSpec
-from common.strict import canonical_json, to_dict
 from common.training.optim import AdamW
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)

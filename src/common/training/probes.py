@@ -7,17 +7,16 @@ models that read sentences apart, where their vectors lie (SlapBERT section 6, F
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from common.data.encoding import Encoded, Layout, encode, sorted_batches
 from common.data.split import Split
-from common.data.tasks import TASKS
+from common.declare.rows import Example
+from common.declare.spec import RunSpec
+from common.declare.tasks import TASKS
 from common.model.heads import MultitaskModel
-from common.spec import RunSpec
 from common.training.evaluate import EVALUATION_TOKENS, predict, score
 
 ATTENTION_TOKENS = 1024
@@ -27,16 +26,6 @@ VECTOR_ENDS = 50
 # Pair task -> the label up to which a pair belongs to the low end, and from which to the high end.
 LABEL_ENDS = {"para": (0, 1), "sts": (1, 4)}
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A sentence or pair that a report prints, and whether its attention is kept."""
-
-    id: str
-    task: str
-    texts: tuple[str, ...]
-    draws_attention: bool = False
 
 
 def example_predictions(

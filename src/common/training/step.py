@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from common.data.encoding import Batch
+from common.declare.spec import RunSpec
 from common.errors import StudyError
 from common.methods.gradients import combine, cosines, gramian, put_gradients, take_gradients
 from common.methods.losses import LOSSES, LossWeights
 from common.methods.smart import DIVERGENCES, BregmanAverage, smart_loss
 from common.model.heads import MultitaskModel
 from common.seeding import stateless_generator
-from common.spec import RunSpec
 from common.training.optim import AdamW, RateSchedule
 
 TaskPair = tuple[str, str]

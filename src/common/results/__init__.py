@@ -1,0 +1,1 @@
+"""What comes out of the records: frames for tables and figures, one file a kind of analysis."""

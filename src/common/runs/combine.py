@@ -1,0 +1,77 @@
+"""Rows that are not one run: Gu's separate models per task, swissBERT's Table 1, and SlapBERT's random answers.
+
+Each comes out in the form of a record, so that tables need not know; `parts` names the runs behind it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from common.declare.tasks import TASKS
+from common.seeding import stateless_generator
+from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall, task_metric
+
+SCORES = (0.0, 5.0)  # the range of STS labels
+
+
+def per_task(records: list[dict]) -> dict:
+    """One record out of several runs of one seed: each metric from the run that trained its task.
+
+    share is the smallest of the runs', and the row is under-trained when one of them is.
+    """
+    values, undefined, tasks = {}, {}, []
+    for record in records:
+        for task in (task for task in record["spec"]["tasks"] if task["trained"]):
+            name = METRIC_NAMES[task["name"]]
+            values[name] = record["metrics"]["dev"][name]
+            undefined |= {n: reason for n, reason in record["undefined"]["dev"].items() if n == name}
+            tasks.append(task)
+    return _record(values, undefined, tasks, records[0]["spec"]["seed"]) | {
+        "run_id": "+".join(record["run_id"] for record in records),
+        "parts": [record["run_id"] for record in records],
+        "share": min(record["share"] for record in records),
+        "under_trained": any(record["under_trained"] for record in records),
+        "probes": {"examples": [e for record in records for e in record["probes"]["examples"]]},
+        "wall_s": sum(record["wall_s"] for record in records),
+    }
+
+
+def random_answers(lab, seed: int) -> dict:
+    """Arbitrary answers to every scored dev example (SlapBERT's RandBERT): a class, a coin, a score, each uniform.
+
+    They are measured once on the labels at hand and kept as a card. The report's 0.375 on Quora is the share of
+    paraphrases there: its generator answered "paraphrase" nearly always; a fair coin gives one half.
+    """
+    measured = lab.card(f"random-s{seed}", lambda: _measure_random(lab, seed))
+    tasks = [{"name": name, "trained": False} for name in OVERALL_TASKS]
+    return _record(measured["dev"], {}, tasks, seed) | {
+        "run_id": f"random-s{seed}",
+        "parts": [],
+        "share": 1.0,
+        "under_trained": False,
+        "probes": {"examples": []},
+        "wall_s": 0.0,
+    }
+
+
+def _measure_random(lab, seed: int) -> dict:
+    values = {}
+    for name in OVERALL_TASKS:
+        labels, generator = lab.scored(name).labels, stateless_generator(seed, "random answers", name)
+        draws = np.random.default_rng(generator.initial_seed())
+        if TASKS[name].kind == "score":
+            answers = draws.uniform(*SCORES, len(labels))
+        else:
+            answers = draws.integers(0, TASKS[name].num_classes, len(labels))
+        values[METRIC_NAMES[name]], _ = task_metric(name, answers, labels)
+    return {"dev": values}
+
+
+def _record(values: dict, undefined: dict, tasks: list[dict], seed: int) -> dict:
+    both, reasons = overall(values)
+    return {
+        "metrics": {"dev": values | both},
+        "undefined": {"dev": undefined | reasons},
+        "spec": {"seed": seed, "tasks": tasks},
+        "history": [],
+    }
