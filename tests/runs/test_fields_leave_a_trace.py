@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.study.test_all_rows import ROWS, SIZES, materials, small
+from tests.declare.test_all_rows import ROWS, SIZES, materials, small
 
 from common.declare import rules
 from common.declare.spec import RunSpec, ScheduleSpec, TaskSpec, canonical_json, to_dict
