@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the study: notebooks, tables, figures and gallery. ./run_all.sh --help lists the options.
+# Runs the study: notebooks, tables, figures and the page. ./run_all.sh --help lists the options.
 set -euo pipefail
 HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
 # Help needs any Python 3, but no environment.

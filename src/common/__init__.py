@@ -6,7 +6,7 @@ import importlib
 
 # What a notebook starts from. Loaded on first use: help and checks of the environment must not load torch.
 _PLACES = {
-    "open_study": "common.runs.session",
+    "open_study": "common.report.lab",
     "row": "common.declare.rows",
     "rows": "common.declare.rows",
     "variant": "common.declare.rows",

@@ -34,11 +34,11 @@ from common.declare.rows import row, rows
 from common.declare.spec import REPORT_TRAIN
 from common.errors import StudyError
 from common.files import atomic_write
-from common.report import gallery
-from common.results.cards import data_card, labels_card, parity_card
+from common.report import page
 from common.results.export import export
+from common.results.facts import data_card, labels_card, parity_card
+from common.results.subsets import words_card
 from common.results.toy import toy_card
-from common.results.words import words_card
 from common.runs.combine import random_answers
 from common.runs.estimate import estimated_hours, measured_rate
 from common.runs.pool import Event, thread_environment
@@ -109,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
             events = study.train([plan for path in chosen for plan in _announced(study, path)], options.force)
             _make_cards(study, chosen)
         codes = _publish_all(chosen, study, events, folder)
-        gallery.write(study.places)
+        page.write(study.places)
     failed = [path.stem for path, code in codes.items() if code != DONE]
     _summarise(study, events, len(held), len(codes), failed, time.monotonic() - started)
     return ENVIRONMENT if ENVIRONMENT in codes.values() else FAILED if failed else DONE

@@ -45,3 +45,6 @@ TASKS: dict[str, Task] = {
         Task("cfimdb", ("sentence",), "sentiment", "classes", 2, 0, 1, "accuracy", 1707),
     )
 }
+
+# How tables and figures name them.
+TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}

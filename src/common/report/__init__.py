@@ -1,1 +1,1 @@
-"""Tables, plots and the gallery. Draws; never computes."""
+"""Tables, plots and the page. Draws; never computes."""

@@ -1,4 +1,4 @@
-"""Figures: matplotlib and seaborn on frames that `study` made. Nothing is computed here.
+"""Figures: matplotlib and seaborn on frames of `results`. Nothing is computed here.
 
 One method has one colour in all notebooks. A figure is saved as PNG, SVG and the CSV it was drawn from, byte for byte
 the same on every run, and its file carries the caption and the ids of the runs it shows.
@@ -18,22 +18,20 @@ import seaborn as sns
 from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from common.declare.tasks import TASK_NAMES
 from common.errors import StudyError
 from common.files import atomic_write
 from common.report.tables import MARK, MARKED, NAME, provenance
-from common.results.frames import CONSTANT, HERE, REPORT, ZERO_SHOT
-from common.results.stats import TASK_NAMES
-from common.results.untrained import CONSTANT_LABEL
+from common.results.compare import LEFT, OTHER_HEADS, START
+from common.results.long import CONSTANT, CONSTANT_LABEL, HERE, METRICS, REPORTED, ZERO_SHOT
 from common.runs.session import Study
 
 DPI = 150
 SCREEN_DPI = 96
-MAP_INCHES = 11.0
 LABEL_CHARACTERS = 36
 TITLE_CHARACTERS_AN_INCH = 9
 STYLE = {
@@ -51,44 +49,29 @@ STYLE = {
     "svg.hashsalt": "bert-multitask-study",
     "svg.fonttype": "path",
 }
-_PALETTE = sns.color_palette("colorblind", 10).as_hex()
+PALETTE = sns.color_palette("colorblind", 10).as_hex()
 REPORT_COLOUR = "0.35"
-HERE_COLOUR = _PALETTE[0]
+HERE_COLOUR = PALETTE[0]
 METHOD_COLOURS = {
-    "frozen encoder": _PALETTE[7],
-    "separate encoding": _PALETTE[0],
-    "shared layer": _PALETTE[9],
-    "cosine": _PALETTE[1],
-    "pair encoding": _PALETTE[2],
-    "zero-shot cosine": _PALETTE[5],
+    "frozen encoder": PALETTE[7],
+    "separate encoding": PALETTE[0],
+    "shared layer": PALETTE[9],
+    "cosine": PALETTE[1],
+    "pair encoding": PALETTE[2],
+    "zero-shot cosine": PALETTE[5],
     "untrained": "0.25",
-    "single sentences": _PALETTE[4],
-    "random answers": _PALETTE[6],
+    "single sentences": PALETTE[4],
+    "random answers": PALETTE[6],
 }
 # The two lines of every comparison: what needs no training. They differ in their dashes, not in colour alone.
 CONSTANT_LINE = {"color": "black", "linestyle": ":", "linewidth": 1.8}
 ZERO_SHOT_DASHES = ((0, (6, 2)), (0, (6, 2, 1, 2)), (0, (2, 3)))
 UNTRAINED_BAR = {"alpha": 0.45, "hatch": "///", "edgecolor": "white"}
-# Rows of one method that share a figure: round robin, the joint step, and that with surgery.
-ROW_COLOURS = {"siar_mtl_capped": "0.45", "siar_joint": HERE_COLOUR, "siar_mtl_pcgrad": _PALETTE[3]}
-TASK_COLOURS = {"SST": _PALETTE[0], "Quora": _PALETTE[1], "STS": _PALETTE[2], "CFIMDB": _PALETTE[4]}
-SHARE_TITLES = {
-    "cross": "to the other sentence",
-    "match": "to equal tokens of the other sentence",
-    "near": "to own tokens 1 or 2 places away",
-    "special": "to [CLS] and [SEP]",
-}
 METRIC_TITLES = {"sst_acc": "SST accuracy", "para_acc": "Quora accuracy", "sts_corr": "STS Pearson r"}
-# A line of one kind in all panels about learning.
-SPLIT_LOOKS = {
-    "style": "split",
-    "style_order": ["dev", "train"],
-    "dashes": ["", (3, 2)],
-    "markers": ["o", "s"],
-    "errorbar": "sd",
-    "linewidth": 2.2,
-    "markersize": 7,
-}
+LOSER_COLOUR = PALETTE[1]
+DIAMOND = {"marker": "D", "s": 70, "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5}
+HOLLOW = {"marker": "D", "s": 80, "facecolor": "none", "edgecolor": "black", "linewidth": 1.6, "zorder": 4}
+SUBSET_MARKERS, SPREAD = ("o", "s", "^", "v", "P", "X", "p", "*"), 0.5
 
 
 def styled(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], Figure]:
@@ -97,7 +80,7 @@ def styled(draw: Callable[[pd.DataFrame], Figure]) -> Callable[[pd.DataFrame], F
     @functools.wraps(draw)
     def wrapper(frame: pd.DataFrame) -> Figure:
         with mpl.rc_context(STYLE):
-            return _hole() if frame.empty else draw(frame)
+            return hole() if frame.empty else draw(frame)
 
     return wrapper
 
@@ -135,7 +118,7 @@ def label_distributions(frame: pd.DataFrame) -> Figure:
     """Label shares of the training sets, the report's counts beside ours where it prints them (swissBERT, Figure 4)."""
     tasks = list(dict.fromkeys(frame["task"]))
     figure, axes = panels(1, len(tasks), 4.4, 4.4)
-    colours = {HERE: HERE_COLOUR, REPORT: REPORT_COLOUR}
+    colours = {HERE: HERE_COLOUR, REPORTED: REPORT_COLOUR}
     for axis, task in zip(axes, tasks, strict=True):
         part = frame[frame["task"] == task]
         order = [source for source in colours if source in set(part["source"])]
@@ -171,7 +154,7 @@ def token_lengths(frame: pd.DataFrame) -> Figure:
 def comparison(frame: pd.DataFrame) -> Figure:
     """Reported values as diamonds, ours as bars with one dot a seed, one panel a metric, and lines for what needs no
     training: the best constant answer and the encoder as it is."""
-    models = frame[frame["source"].isin([HERE, REPORT])]
+    models = frame[frame["source"].isin([HERE, REPORTED])]
     metrics, labels = list(dict.fromkeys(models["metric"])), list(dict.fromkeys(models["label"]))
     figure, axes = panels(1, len(metrics), 3.7, 2.0 + 0.62 * len(labels), sharey=True)
     legend: dict[str, Line2D | Patch] = {}
@@ -179,12 +162,11 @@ def comparison(frame: pd.DataFrame) -> Figure:
         part = models[models["metric"] == metric]
         for place, label in enumerate(labels):
             _bar(axis, place, part[(part["label"] == label) & (part["source"] == HERE)])
-        theirs = part[part["source"] == REPORT]
+        theirs = part[part["source"] == REPORTED]
         places = theirs["label"].map(labels.index)
-        looks = {"marker": "D", "s": 70, "color": "white", "edgecolor": "black", "linewidth": 1.6, "zorder": 5}
-        axis.scatter(theirs["value"], places, **looks)
+        axis.scatter(theirs["value"], places, **DIAMOND)
         legend |= _baseline_lines(axis, frame[frame["metric"] == metric])
-        axis.set(xlabel=metric, ylabel="", ylim=(len(labels) - 0.5, -0.5))
+        axis.set(xlabel=METRICS[metric], ylabel="", ylim=(len(labels) - 0.5, -0.5))
         axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
         axis.margins(x=0.08)
         axis.axvline(0, color="black", linewidth=0.8)
@@ -229,105 +211,44 @@ def _baseline_lines(axis: Axes, part: pd.DataFrame) -> dict[str, Line2D]:
 
 
 @styled
-def attention(frame: pd.DataFrame) -> Figure:
-    """A heat map of one head for each panel of the frame, rows attend to columns (swissBERT, Figures 1 to 3)."""
-    if "missing" in frame:
-        return _hole(frame["missing"].iloc[0])
-    names = list(dict.fromkeys(frame["panel"]))
-    size = frame["key_position"].max() + 1
-    # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
-    side = min(0.36 * size, MAP_INCHES)
-    font = min(13.0, 0.75 * 72 * side / size)
-    figure, axes = panels(1, len(names), side + 1.5, side + 1.5, sharey=True)
-    top = frame["attention"].max()
-    for axis, name in zip(axes, names, strict=True):
-        part = frame[frame["panel"] == name]
-        weights = part.pivot(index="query_position", columns="key_position", values="attention")
-        tokens = part[part["query_position"] == 0].sort_values("key_position")["key"].tolist()
-        # The root of the weight, so that small weights next to a dominant [SEP] can be seen.
-        image = axis.imshow(weights, cmap="viridis", norm=PowerNorm(0.5, 0, top), aspect="auto")
-        axis.set_xticks(range(size), tokens, rotation=90, fontsize=font)
-        axis.set_yticks(range(size), tokens, fontsize=font)
-        for place in [index + 0.5 for index, token in enumerate(tokens[:-1]) if token == "[SEP]"]:
-            axis.axhline(place, color="white", linewidth=1)
-            axis.axvline(place, color="white", linewidth=1)
-        axis.grid(False)
-        first = part.iloc[0]
-        here = f"layer {first['layer']} of {first['layers']} (index {first['layer'] - 1} from 0), head {first['head']}"
-        axis.set(title=f"{here}\nreport: {first['shown_as']}", xlabel="attended token")
-    axes[0].set_ylabel("attending token")
-    figure.colorbar(image, ax=axes, pad=0.01, aspect=30, label="attention weight (root scale)")
+def steps(frame: pd.DataFrame) -> Figure:
+    """The overall score of every model as a step from the one it builds on, the report's beside ours."""
+    figure, axes = panels(1, 2, 6.6, 5.2, sharey=True)
+    models = frame.drop_duplicates("label").set_index("label")
+    for axis, source in zip(axes, (REPORTED, HERE), strict=True):
+        ours = frame[frame["source"] == source]
+        means = ours.groupby("label")[["start", "stop", "gain"]].mean().reindex(models.index)
+        for place, (label, bar) in enumerate(means.iterrows()):
+            _step(axis, place, bar, models.index.get_indexer([models.loc[label, "over"]])[0], models.loc[label, "role"])
+            seeds = ours.loc[ours["label"] == label, "gain"]
+            if len(seeds) > 1:
+                axis.plot([place] * len(seeds), bar["start"] + seeds, "k.", markersize=6)
+                axis.errorbar(place, bar["stop"], yerr=seeds.std(), color="black", capsize=4, linewidth=1.5)
+        noise = "no noise known" if ours["seed"].nunique() < 2 else "error bars: one sd of the gain over seeds"
+        count = f"here, {count_seeds(ours)}: {noise}" if source == HERE else "as the report prints it, one run each"
+        axis.set(title=count, xlabel="model", ylabel="overall dev score, raw")
+        axis.set_xticks(range(len(models)), [label.removeprefix("Model ") for label in models.index])
+        axis.margins(y=0.08)
+    figure.suptitle("A bar runs from the model it builds on to its own score; hatched: tried and left", fontsize=12)
     return figure
 
 
 @styled
-def attention_by_layer(frame: pd.DataFrame) -> Figure:
-    """Where attention goes, layer by layer: means over heads as lines, single heads as dots, against the control."""
-    names = [name for name in SHARE_TITLES if name in set(frame["share_of"])]
-    figure, axes = panels(2, 2, 5.6, 3.9, sharex=True)
-    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
-    for axis, name in zip(axes, names, strict=True):
-        part = frame[frame["share_of"] == name]
-        common = {"x": "layer", "y": "share", "hue": "label", "palette": colours, "ax": axis}
-        sns.scatterplot(part, alpha=0.35, s=22, linewidth=0, legend=False, **common)
-        sns.lineplot(
-            part,
-            errorbar=None,
-            linewidth=2.5,
-            marker="o",
-            style="label",
-            dashes=_dashes(part),
-            legend=axis is axes[0],
-            **common,
-        )
-        first = part[part["head"] == 1]
-        sns.scatterplot(first, marker="D", s=42, edgecolor="black", linewidth=1, legend=False, **common)
-        axis.set(title=SHARE_TITLES[name], xlabel="layer (from 1)", ylabel="share of attention", ylim=(0, None))
-        axis.set_xticks(sorted(set(part["layer"])))
+def random_heads(frame: pd.DataFrame) -> Figure:
+    """Scores of the baseline over many random heads as shares of the draws, beside the one draw that the report prints
+    and its own model."""
+    metrics = [name for name in ("para_acc", "sts_corr", "overall") if name in set(frame["metric"])]
+    figure, axes = panels(1, len(metrics), 4.8, 4.6, sharey=True)
+    for axis, name in zip(axes, metrics, strict=True):
+        part = frame[frame["metric"] == name]
+        sns.ecdfplot(part, x="value", color=HERE_COLOUR, linewidth=2.5, label="random heads", ax=axis)
+        axis.plot(part["value"], np.full(len(part), -0.03), "|", color=HERE_COLOUR, markersize=14)
+        axis.axvline(part["reported"].iloc[0], color=REPORT_COLOUR, linestyle="--", label="reported baseline")
+        axis.axvline(part["best_model"].mean(), color="black", linewidth=2, label="best model here")
+        axis.set(xlabel=METRICS[name], ylabel="share of the draws up to this score", ylim=(-0.08, 1.03))
+    count = f"{frame['draw'].nunique()} random heads, {count_seeds(frame)}"
+    figure.suptitle(f"The baseline with {count}; ticks: the draws", fontsize=12)
     legend_below(figure, axes[0])
-    figure.suptitle("Lines: mean over heads; dots: heads; diamonds: first head (the report's)", fontsize=12)
-    return figure
-
-
-@styled
-def learning_curves(frame: pd.DataFrame) -> Figure:
-    """Scores after every epoch, one line a model, dev solid and train dashed, a band where there are several seeds."""
-    metrics = [metric for metric in METRIC_TITLES if metric in set(frame["metric"])]
-    figure, axes = panels(1, len(metrics), 4.6, 4.9)
-    colours = row_colours(frame)
-    for axis, metric in zip(axes, metrics, strict=True):
-        part = frame[frame["metric"] == metric]
-        looks = SPLIT_LOOKS | {"hue": "label", "palette": colours}
-        sns.lineplot(part, x="epoch", y="value", legend=axis is axes[0], ax=axis, **looks)
-        shown = " and ".join(dict.fromkeys(part["split"]))
-        axis.set(title=METRIC_TITLES[metric], xlabel="epoch", ylabel=f"{METRIC_TITLES[metric]} ({shown})")
-        axis.set_xticks(sorted(set(part["epoch"])))
-    _split_legend(figure, axes[0], frame)
-    figure.suptitle(count_seeds(frame, "; bands: one standard deviation"), fontsize=12)
-    return figure
-
-
-@styled
-def phases(frame: pd.DataFrame) -> Figure:
-    """All scores of a run that trains its tasks one after the other, epoch by epoch, one panel a model."""
-    labels = list(dict.fromkeys(frame["label"]))
-    figure, axes = panels(len(labels), 1, 9.0, 4.6)
-    part = frame[frame["metric"].isin(METRIC_TITLES)].assign(score=lambda part: part["metric"].map(METRIC_TITLES))
-    colours = {METRIC_TITLES[m]: c for m, c in zip(METRIC_TITLES, TASK_COLOURS.values(), strict=False)}
-    for axis, label in zip(axes, labels, strict=True):
-        own = part[part["label"] == label]
-        scores = [score for score in colours if score in set(own["score"])]
-        looks = SPLIT_LOOKS | {"hue": "score", "hue_order": scores, "palette": colours}
-        sns.lineplot(own, x="epoch", y="value", legend=axis is axes[0], ax=axis, **looks)
-        spans = own.groupby("trained", sort=False)["epoch"].agg(["min", "max"])
-        for name, (start, stop) in spans.iterrows():
-            axis.axvline(stop + 0.5, color="0.5", linewidth=1)
-            axis.text((start + stop) / 2, 1.02, f"trained: {name}", transform=axis.get_xaxis_transform(), ha="center")
-        axis.set(xlabel="epoch", ylabel="accuracy, or Pearson r", xlim=(0.5, own["epoch"].max() + 0.5))
-        axis.set_title(textwrap.fill(label, 2 * LABEL_CHARACTERS), pad=26)
-        axis.set_xticks(sorted(set(own["epoch"])))
-    _split_legend(figure, axes[0], part)
-    figure.suptitle(count_seeds(frame, "; bands: one standard deviation"), fontsize=12)
     return figure
 
 
@@ -339,13 +260,10 @@ def gaps(frame: pd.DataFrame) -> Figure:
     """
     metrics = [metric for metric in METRIC_TITLES if metric in set(frame["metric"])]
     labels = list(dict.fromkeys(frame["label"]))
-    last, theirs = (
-        frame[(frame["epoch"] == frame["last"]) & (frame["source"] == HERE)],
-        frame[frame["source"] == REPORT],
-    )
+    ours, theirs = (frame[frame["source"] == source] for source in (HERE, REPORTED))
     figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True)
     for axis, metric in zip(axes, metrics, strict=True):
-        groups = last[last["metric"] == metric].groupby("label", sort=False)
+        groups = ours[ours["metric"] == metric].groupby("label", sort=False)
         printed = theirs[theirs["metric"] == metric]
         places = [labels.index(label) + 0.28 for label in printed["label"]]
         axis.hlines(places, printed["dev"], printed["train"], color=REPORT_COLOUR, linewidth=1.5)
@@ -369,64 +287,120 @@ def gaps(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def sweep(frame: pd.DataFrame) -> Figure:
+    """The three metrics against lambda, the row without the term apart."""
+    metrics = list(dict.fromkeys(frame["metric"]))
+    figure, axes = panels(1, len(metrics), 4.6, 4.8)
+    legend = {}
+    for axis, metric in zip(axes, metrics, strict=True):
+        part = frame[frame["metric"] == metric]
+        sources = {name: part[part["source"] == name] for name in (HERE, REPORTED, OTHER_HEADS)}
+        seeds = sources[HERE]["seed"].nunique()
+        _curve(sources[HERE], axis, HERE_COLOUR, "here" + " (band: one sd over seeds)" * (seeds > 1), "o")
+        _curve(sources[OTHER_HEADS], axis, PALETTE[1], "mean of other random heads (band: one sd)", "s")
+        axis.scatter(sources[REPORTED]["lambda"], sources[REPORTED]["value"], **DIAMOND)
+        axis.set_xscale("symlog", linthresh=0.1, linscale=0.6)
+        axis.set_xticks([0, 0.1, 1, 5, 10, 20, 50], ["0", "0.1", "1", "5", "10", "20", "50"], fontsize=10)
+        axis.minorticks_off()
+        axis.axvline(0.04, color="0.5", linestyle=":", linewidth=1.5)
+        axis.axhline(part["constant"].iloc[0], label=CONSTANT_LABEL, **CONSTANT_LINE)
+        axis.set(title=METRICS[metric], xlabel="lambda (0 apart, then a log scale)", ylabel=METRICS[metric])
+        legend |= {line.get_label(): line for line in axis.lines if not line.get_label().startswith("_")}
+    figure.legend(handles=[*legend.values(), _diamond()], loc="outside lower center", ncols=3)
+    noise = f"{count_seeds(frame)}{', no band of ours' * (frame['seed'].nunique() < 2)}"
+    title = f"SMART on SST alone, {noise}; dashed: lambda 0; nothing here is trained on Quora or STS"
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+@styled
+def subset_accuracy(frame: pd.DataFrame) -> Figure:
+    """Quora accuracy by subset, one panel a true label, one marker a model, the report's numbers as diamonds."""
+    subsets, models = list(frame["subset"].unique()), list(frame["label"].unique())
+    groups, dodge = dict(list(frame.groupby("true label", sort=False))), SPREAD if len(models) > 1 else False
+    figure, axes = panels(1, len(groups), 4.9, 1.9 + 0.8 * len(subsets), sharey=True)
+    for axis, (name, part) in zip(axes, groups.items(), strict=True):
+        colours = dict(zip(part["label"], part["method"].map(METHOD_COLOURS), strict=True))
+        sns.pointplot(
+            part, x="value", y="subset", hue="label", order=subsets, hue_order=models, palette=colours, ax=axis,
+            markers=list(SUBSET_MARKERS[: len(models)]), linestyle="none", dodge=dodge, errorbar="sd", markersize=9,
+        )  # fmt: skip
+        _reported(axis, part, subsets, models)
+        _intervals(axis, part, subsets, models, colours)
+        for place, subset in enumerate(subsets):
+            pairs = part.loc[part["subset"] == subset, "n"].iloc[0]
+            text = f"n = {pairs:,}" if pairs else "no such pair"
+            axis.text(0.06, place - 0.36, text, va="center", fontsize=11)
+            axis.axhline(place + 0.5, color="0.8", linewidth=0.8)
+        axis.set(title=f"true label: {name}", xlabel="Quora dev accuracy", ylabel="", xlim=(-0.03, 1.03))
+        axis.set_ylim(len(subsets) - 0.5, -0.5)
+    legend_below(figure, axes[0])
+    for axis in axes[1:]:
+        axis.get_legend().remove()
+    noise = "thin lines: what so few pairs leave open (95 %)"
+    figure.suptitle(f"Diamonds: the report's value; {noise}; {count_seeds(frame)}", fontsize=12)
+    return figure
+
+
 def row_colours(frame: pd.DataFrame) -> dict[str, str]:
     """Label -> the colour of its method; models of one method in one figure take colours of their own."""
     rows = frame.drop_duplicates("label")
-    colours = {row["label"]: ROW_COLOURS.get(row["row"], METHOD_COLOURS[row["method"]]) for _, row in rows.iterrows()}
+    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in rows.iterrows()}
     if len(set(colours.values())) == len(colours):
         return colours
     return dict(zip(colours, sns.color_palette("colorblind", len(colours)).as_hex(), strict=True))
 
 
-def _split_legend(figure: Figure, axis: Axes, frame: pd.DataFrame) -> None:
-    """The legend of colours, and that of dashes where the frame has both splits."""
-    handles, labels = axis.get_legend_handles_labels()
-    axis.get_legend().remove()
-    is_both = frame["split"].nunique() > 1
-    unnamed = ("label", "score", "split", *(() if is_both else SPLIT_LOOKS["style_order"]))
-    kept = [(handle, label) for handle, label in zip(handles, labels, strict=True) if label not in unnamed]
-    handles, labels = zip(*kept, strict=True)
-    columns = 2 if max(map(len, labels)) > LABEL_CHARACTERS else 3
-    wrapped = [textwrap.fill(label, 2 * LABEL_CHARACTERS) for label in labels]
-    figure.legend(handles, wrapped, loc="outside lower center", ncols=min(columns, len(labels)))
+def _step(axis: Axes, place: int, bar: pd.Series, base: int, role: str) -> None:
+    """One bar with its gain above it, and a line from the bar it starts from; a hole is marked."""
+    if bar.isna().any():
+        axis.text(place, 0, " no value here", rotation=90, ha="center", va="bottom", style="italic")
+        return
+    colour = REPORT_COLOUR if role == START else HERE_COLOUR if bar["gain"] >= 0 else LOSER_COLOUR
+    fill = {"facecolor": "white", "hatch": "///"} if role == LEFT else {"facecolor": colour}
+    axis.bar(place, bar["gain"], bottom=bar["start"], width=0.7, edgecolor=colour, linewidth=1.5, **fill)
+    axis.hlines(bar["start"], place if base < 0 else base, place, color="0.5", zorder=0)
+    top = (place, max(bar["start"], bar["stop"]))
+    axis.annotate(f"{bar['gain']:+.3f}", top, (0, 7), textcoords="offset points", ha="center", fontsize=10)
 
 
-@styled
-def loss_factors(frame: pd.DataFrame) -> Figure:
-    """What multiplies each task's loss, update by update, one panel a row; a band where there are several seeds."""
-    labels, tasks = list(dict.fromkeys(frame["label"])), [n for n in TASK_COLOURS if n in set(frame["task"])]
-    columns = min(3, len(labels))
-    figure, axes = panels(-(-len(labels) // columns), columns, 4.4, 3.5, sharey=True)
-    for axis, label in zip(axes, labels, strict=False):
-        part = frame[frame["label"] == label]
-        sns.lineplot(
-            part, x="update", y="factor", hue="task", hue_order=tasks, style="task", style_order=tasks,
-            palette=TASK_COLOURS, errorbar="sd", linewidth=2.5, legend=axis is axes[0], ax=axis,
-        )  # fmt: skip
-        axis.set_title(textwrap.fill(label, LABEL_CHARACTERS), fontsize=11)
-        axis.set(xlabel="update", ylabel="factor on the loss", ylim=(0, 1.08 * frame["factor"].max()))
-    for axis in axes[len(labels) :]:
-        axis.remove()
-    legend_below(figure, axes[0])
-    figure.suptitle(f"What multiplies each task's loss, {count_seeds(frame)}", fontsize=12)
-    return figure
+def _curve(part: pd.DataFrame, axis: Axes, colour: str, label: str, marker: str) -> None:
+    """A line with its band over lambda above 0, and the level at 0 as a dashed line."""
+    above, zero = part[part["lambda"] > 0], part[part["lambda"] == 0]
+    common = {"x": "lambda", "y": "value", "color": colour, "marker": marker, "markersize": 8, "ax": axis}
+    if len(above):
+        sns.lineplot(above, errorbar="sd", linewidth=2.2, label=label, legend=False, **common)
+    if len(zero):
+        sns.lineplot(zero, errorbar="sd", err_style="bars", legend=False, **common)
+        axis.axhline(zero["value"].mean(), color=colour, linestyle="--", linewidth=1.2)
 
 
-@styled
-def threshold_curves(frame: pd.DataFrame) -> Figure:
-    """Quora accuracy against the cosine threshold; a dot at the threshold the row uses."""
-    figure, axes = panels(1, 1, 8.2, 4.6)
-    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
-    common = {"x": "threshold", "y": "accuracy", "hue": "label", "palette": colours, "ax": axes[0]}
-    sns.lineplot(frame, errorbar="sd", linewidth=2.5, style="label", **common)
-    used = frame[np.isclose(frame["threshold"], frame["used"])]
-    sns.scatterplot(used, s=90, edgecolor="black", linewidth=1.2, zorder=5, legend=False, **common)
-    axes[0].set(xlabel="cosine above which a pair counts as paraphrase", ylabel="Quora dev accuracy")
-    legend_below(figure, axes[0])
-    return figure
+def _diamond() -> Line2D:
+    looks = {"markerfacecolor": "white", "markeredgecolor": "black", "markeredgewidth": 1.6}
+    return Line2D([], [], linestyle="", marker="D", markersize=8, label="report", **looks)
 
 
-def _hole(reason: str = "no finished run.") -> Figure:
+def _reported(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[str]) -> None:
+    """Diamonds at the height of the model's own marker."""
+    known = part.dropna(subset="reported").drop_duplicates(["subset", "label"])
+    axis.scatter(known["reported"], _heights(known, subsets, models), **HOLLOW)
+
+
+def _intervals(axis: Axes, part: pd.DataFrame, subsets: list[str], models: list[str], colours: dict) -> None:
+    """The interval that so many pairs leave, of the mean over seeds; an n of four says next to nothing."""
+    means = part.groupby(["subset", "label"], sort=False)[["low", "high"]].mean().dropna().reset_index()
+    lines = zip(_heights(means, subsets, models), means["low"], means["high"], means["label"], strict=True)
+    for height, low, high, label in lines:
+        axis.plot([low, high], [height, height], color=colours[label], linewidth=1.2, zorder=1)
+
+
+def _heights(part: pd.DataFrame, subsets: list[str], models: list[str]) -> list[float]:
+    shifts = np.linspace(0, SPREAD, len(models)) - SPREAD / 2 if len(models) > 1 else np.zeros(1)
+    return [subsets.index(s) + shifts[models.index(m)] for s, m in zip(part["subset"], part["label"], strict=True)]
+
+
+def hole(reason: str = "no finished run.") -> Figure:
     figure, axes = panels(1, 1, 8, 2)
     axes[0].text(0.5, 0.5, f"Nothing to draw: {reason}", ha="center", va="center")
     axes[0].set_axis_off()
@@ -448,11 +422,6 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of seven.
     fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 7))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, len(labels), fitting)))
-
-
-def _dashes(frame: pd.DataFrame) -> dict[str, object]:
-    """Untrained controls are dashed."""
-    return {row["label"]: (3, 2) if row["method"] == "untrained" else "" for _, row in frame.iterrows()}
 
 
 def count_seeds(frame: pd.DataFrame, if_several: str = "") -> str:

@@ -14,11 +14,9 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown
 
-from common.declare.spec import RunSpec
 from common.errors import StudyError
 from common.files import atomic_write
-from common.results.architecture import architecture
-from common.results.stats import AT_CONSTANT
+from common.results.compare import AT_CONSTANT
 from common.runs.session import Study
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
@@ -66,11 +64,6 @@ def reading(template: str, **values: object) -> Markdown:
     return Markdown(template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()}))
 
 
-def diagram(spec: RunSpec) -> Markdown:
-    """How a model is built, as a diagram that JupyterLab and GitHub draw from its text."""
-    return Markdown(f"```mermaid\n{architecture(spec)}\n```")
-
-
 def contamination_note(lab: Study) -> str:
     """What a reader must know about this encoder's numbers; empty for an encoder without a known caveat."""
     return CAVEATS.get(lab.encoder, "")
@@ -106,11 +99,6 @@ def save(lab: Study, name: str, frame: pd.DataFrame, caption: str, from_runs: bo
     captioned = frame.copy()
     captioned.attrs["caption"] = caption
     return captioned
-
-
-def show(frame: pd.DataFrame) -> Shown:
-    """The table as a notebook shows it."""
-    return Shown(frame)
 
 
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from common.declare.tasks import TASKS
 from common.declare.spec import EncoderSpec, RunSpec, SmartSpec, TaskSpec
-from common.results.stats import TASK_NAMES
+from common.declare.tasks import TASK_NAMES, TASKS
 
 POOLINGS = {"pooler": "pooled output", "cls": "first token", "mean": "mean over tokens"}
 FEATURES = {"concat": "u, v side by side", "sbert": "u, v, |u - v| side by side"}

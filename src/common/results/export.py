@@ -16,13 +16,13 @@ from common import paths
 from common.data.encoding import Layout, input_limit, load_tokenizer
 from common.data.sources import FILES
 from common.data.split import Split
+from common.declare.spec import PROFILES, RunSpec, TaskSpec
+from common.declare.strict import meant
 from common.errors import StudyError
 from common.files import atomic_write
 from common.model.heads import MultitaskModel
 from common.runs.progress import Progress
 from common.runs.session import Study
-from common.declare.spec import PROFILES, RunSpec, TaskSpec
-from common.declare.strict import meant
 from common.training import evaluate, loop
 
 HEADERS = {

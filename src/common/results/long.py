@@ -22,13 +22,11 @@ import pandas as pd
 
 from common.declare import reported
 from common.declare.rows import Row, reports, rows
-from common.declare.tasks import TASKS
-from common.results.cards import labels_card
-from common.runs.session import Results, RowResult, Study
+from common.declare.tasks import TASK_NAMES, TASKS
+from common.runs.session import Results, RowResult
 from common.runs.store import RunStore
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall
 
-TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}
 METRICS = {
     "sst_acc": "SST accuracy",
     "para_acc": "Quora accuracy",
@@ -69,11 +67,6 @@ class Baselines:
         if metric not in self.constants:
             return False
         return score is None or score <= self.constants[metric] + 1e-9
-
-
-def baselines(lab: Study) -> Baselines:
-    """Both lines on the dev examples that the study scores; the labels come from a card, so neither needs the data."""
-    return Baselines(constant_scores(labels_card(lab)), lab.run(zero_shot_rows()))
 
 
 def zero_shot_rows() -> list[Row]:
@@ -210,7 +203,7 @@ def history(results: Results) -> pd.DataFrame:
             place = known | {"epoch": entry["epoch"], "last": record["history"][-1]["epoch"], "trained": names}
             for split, numbers in (("dev", _dev_scores(record, entry)), ("train", entry["train"] | _losses(entry))):
                 lines += [place | {"split": split, "metric": name, "value": x} for name, x in numbers.items()]
-    return pd.DataFrame(lines, columns=HISTORY).astype({"value": float})
+    return pd.DataFrame(lines, columns=HISTORY).astype({"value": float}).dropna(subset="value", ignore_index=True)
 
 
 def _dev_scores(record: dict, entry: dict) -> dict[str, float | None]:

@@ -13,9 +13,9 @@ from sklearn.datasets import make_moons
 from torch import Tensor, nn
 from torch.nn import functional
 
+from common.declare.spec import SmartSpec
 from common.methods.smart import smart_loss, symmetric_kl
 from common.seeding import stateless_generator
-from common.declare.spec import SmartSpec
 
 POINTS, HELD_OUT, NOISE, SEED = 120, 2000, 0.3, 0
 HIDDEN, STEPS, RATE = 64, 300, 1e-2

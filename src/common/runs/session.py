@@ -13,7 +13,7 @@ import functools
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -68,6 +68,16 @@ class RowResult:
 
 class Results(dict[str, RowResult]):
     """Row id -> RowResult, in the order the rows were given."""
+
+    def of(self, chosen: Iterable[str | Row]) -> Results:
+        """Some of them in that order. A Row, such as one of a printed table, brings its label and its numbers."""
+        return Results(
+            (each, self[each]) if isinstance(each, str) else (each.id, replace(self[each.id], row=each))
+            for each in chosen
+        )
+
+    def __or__(self, other: Mapping[str, RowResult]) -> Results:
+        return Results({**self, **other})
 
 
 @dataclass(frozen=True)

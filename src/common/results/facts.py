@@ -1,4 +1,4 @@
-"""Cards: small measured facts that are not runs, kept beside the records so that notebooks can be re-derived from them.
+"""Facts that are no runs: the data, its labels, and our BERT and AdamW beside the reference libraries.
 
 The data card counts what a profile's data holds; the labels card keeps the dev labels, which error analyses need where
 the data is not there; the parity card measures our BERT and AdamW against the reference libraries. All are made once,
@@ -8,21 +8,27 @@ stored with a hash, and read back in report-only mode.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import TqdmWarning
 
 from common.data.encoding import Layout, encode, input_limit, load_tokenizer
 from common.data.sources import fingerprint
 from common.data.split import Split
-from common.declare.tasks import TASKS
+from common.declare.reported import OFF_STEPS, SPLITS, stated
+from common.declare.tasks import TASK_NAMES, TASKS
 from common.model.bert import BertConfig, BertModel, config_of
+from common.results.long import HERE, REPORTED
 from common.seeding import stateless_generator
 from common.training.loop import environment
 from common.training.optim import AdamW
 
 LENGTH_BINS = 24
+LABELLED = ("train", "dev")
+CORPUS_NAMES = TASK_NAMES | {"imdb": "IMDB", "mnli": "MultiNLI", "sick": "SICK"}
 SCORE_STEP = 0.2  # the granularity that Gu (section 5.1) gives for STS labels
 PARITY_STEPS = 50
 RANDOM_CONFIG = BertConfig(97, 48, 3, 4, 64, max_position_embeddings=40, layer_norm_eps=1e-12)
@@ -52,6 +58,101 @@ def parity_card(lab) -> dict:
     50 steps, both of our variants against `torch.optim.AdamW`.
     """
     return lab.card("parity", lambda: _measure_parity(lab))
+
+
+def stated_frame(card: dict) -> pd.DataFrame:
+    """Counts that the reports state, beside ours: what differs, and why where it is known.
+
+    A corpus is counted whole where all its parts are at hand; phrases and texts for pretraining are not counted.
+    """
+    lines = []
+    for fact in stated():
+        known = {"report": fact["report"], "section": fact["section"]}
+        known |= {"corpus": CORPUS_NAMES[fact["task"]], "part": fact["split"]}
+        found = _counted(card, fact["task"], fact["split"], fact["what"])
+        difference = None if found is None else found - fact["stated"]
+        counted = {"what": fact["what"], "stated": fact["stated"], "here": found, "difference": difference}
+        lines.append(known | counted | {"remark": fact["remark"]})
+    return pd.DataFrame(lines).astype({"here": "Int64", "difference": "Int64"})
+
+
+def label_frame(card: dict, tasks: Iterable[str] = ("sst", "para", "sts")) -> pd.DataFrame:
+    """Label counts of the training sets, ours and (where a report prints them) the report's, with their shares."""
+    lines = [
+        {"task": task, "source": HERE, "label": str(label), "count": count}
+        for task in tasks
+        for label, count in card["labels"][task]["train"].items()
+    ]
+    lines += [
+        {"task": f["task"], "source": REPORTED, "label": f["what"].removeprefix("label "), "count": f["stated"]}
+        for f in stated()
+        if f["what"].startswith("label ") and f["split"] == "train"
+    ]
+    frame = pd.DataFrame(lines)
+    frame["share"] = frame["count"] / frame.groupby(["task", "source"])["count"].transform("sum")
+    return frame
+
+
+def length_frame(card: dict) -> pd.DataFrame:
+    """Histogram of input lengths in tokens, one bin a line, with the task's mean, maximum and share truncated."""
+    lines = []
+    for task in (task for task in TASK_NAMES if task in card["lengths"]):
+        histogram = card["lengths"][task]
+        total = sum(histogram["counts"])
+        facts = {"inputs": total, "mean": histogram["mean"], "max": histogram["max"], "limit": card["max_tokens"]}
+        facts["share_truncated"] = card["truncated"].get(task, 0) / total
+        edges = zip(histogram["bins"][:-1], histogram["bins"][1:], strict=True)
+        for (start, stop), count in zip(edges, histogram["counts"], strict=True):
+            lines.append({"task": task, "from_tokens": start, "below_tokens": stop, "count": count} | facts)
+    return pd.DataFrame(lines)
+
+
+def constant_frame(card: dict, split: str = "dev") -> pd.DataFrame:
+    """Accuracy of the best constant answer to each task with classes: its label and its share.
+
+    Balanced accuracy (BERT++, section 4.2, which gave it up) is the mean over classes of the share answered right.
+    """
+    lines = []
+    for task in (task for task in card["labels"] if TASKS[task].kind == "classes"):
+        counts = card["labels"][task][split]
+        label = max(counts, key=counts.get)
+        total = sum(counts.values())
+        scores = {"accuracy": counts[label] / total, "balanced accuracy": 1 / sum(map(bool, counts.values()))}
+        lines.append({"task": TASK_NAMES[task], "n": total, "label": label} | scores)
+    return pd.DataFrame(lines)
+
+
+def left_out_frame(card: dict) -> pd.DataFrame:
+    """Rows of the source that could not be used, by id."""
+    lines = [
+        {"task": TASK_NAMES[task], "split": split, "rows left out": len(ids), "ids": ", ".join(ids)}
+        for task, splits in card["left_out"].items()
+        for split, ids in splits.items()
+    ]
+    return pd.DataFrame(lines or [{"task": "all", "split": "all", "rows left out": 0, "ids": ""}])
+
+
+def parity_frame(card: dict) -> pd.DataFrame:
+    """Largest absolute differences of our BERT and AdamW from the reference libraries."""
+    lines = [
+        (f"BertModel, {part}, {place} weights", "transformers.BertModel", difference)
+        for place, parts in card["bert"].items()
+        for part, difference in parts.items()
+    ]
+    name = f"weights after {card['steps']} steps"
+    lines += [(f"AdamW ({kind}), {name}", "torch.optim.AdamW", found) for kind, found in card["adamw"].items()]
+    return pd.DataFrame(lines, columns=["what", "against", "largest difference"])
+
+
+def _counted(card: dict, task: str, split: str, what: str) -> int | None:
+    """How many the data at hand hold of what a report counts; None where they cannot tell."""
+    if what.startswith("label "):
+        found = card["labels"].get(task, {}).get(split)
+        return None if found is None else found.get(what.removeprefix("label "), 0)
+    counts = {"rows": card["counts"], OFF_STEPS: card["off_steps"]}.get(what, {}).get(task, {})
+    # The labels of a test part are withheld, so scores are counted in the others.
+    parts = (SPLITS if what == "rows" else LABELLED) if split == "all" else (split,)
+    return sum(counts[part] for part in parts) if counts.keys() >= set(parts) else None
 
 
 def _measure_data(lab) -> dict:

@@ -1,13 +1,11 @@
-"""Where a model puts its sentences: t-SNE maps, silhouettes and distances (SlapBERT, Figures 2 to 5 and 7).
+"""Where a model puts its sentences: t-SNE maps, silhouettes and distances.
 
-t-SNE keeps neighbours and not distances, so whatever its maps seem to show is measured in the full space too. Also the
-two other things that the report reads off its best model: train minus dev, and how far wrong answers miss.
+t-SNE keeps neighbours and not distances, so whatever its maps seem to show is measured in the full space too.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,13 +14,10 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score, silhouette_samples
 from threadpoolctl import threadpool_limits
 
-from common.runs.session import Results, RowResult, Study
+from common.declare.tasks import TASK_NAMES
+from common.results.long import RUN, runs_of
+from common.runs.session import Results, RowResult
 from common.runs.store import RunStore
-from common.declare import reported
-from common.results import frames
-from common.results.cards import labels_card
-from common.results.stats import MAIN_METRICS, TASK_NAMES, main_metrics, mean, runs_of
-from common.results.untrained import Baselines
 from common.training.probes import LABEL_ENDS
 
 PERPLEXITY = 30.0  # of scikit-learn; the report gives none
@@ -34,7 +29,6 @@ MAPS = {"2-D map": PLANE, "3-D map": SPACE}
 DRAWN, EUCLIDEAN = "full space, pairs drawn", "full space, Euclidean"
 DISTANCES = {EUCLIDEAN: "distances", "full space, cosine": "cosine_distances"}
 SILHOUETTES = {"full": "full space", "plane": "2-D map", "space": "3-D map", "frozen": "full space, frozen encoder"}
-KNOWN = ["row", "label", "method", "run_id", "seed"]
 
 
 def sentence_map(store: RunStore, result: RowResult, control: RowResult | None = None) -> pd.DataFrame:
@@ -119,7 +113,7 @@ def map_distances(pairs: pd.DataFrame) -> pd.DataFrame:
     """Lengths of the lines of `pair_map` and the full-space distances of the same pairs, in the form of `distances`."""
     if pairs.empty:
         return pd.DataFrame()
-    once, known = pairs[pairs["side"] == 0], [*KNOWN, "task", "end", "score"]
+    once, known = pairs[pairs["side"] == 0], [*RUN, "task", "end", "score"]
     return once.melt(known, [DRAWN, *MAPS], var_name="space", value_name="distance")
 
 
@@ -139,67 +133,6 @@ def separation_table(*parts: pd.DataFrame) -> pd.DataFrame:
     table = seeds.groupby(level=by, sort=False).mean().reset_index()
     table[["pairs, high", "pairs, low"]] = table[["pairs, high", "pairs, low"]].round().astype(int)
     return table.assign(task=table["task"].map(TASK_NAMES)).rename(columns={"label": "model"})
-
-
-def error_table(lab: Study, results: Results) -> pd.DataFrame:
-    """Wrong SST dev answers by how many classes they miss the label, one line a run.
-
-    `1 away by chance` is the share that would be expected of answers drawn from the frequencies of the other labels.
-    """
-    lines, labels = [], labels_card(lab)["sst"]
-    shares = np.bincount(labels) / len(labels)
-    for result, record, _ in runs_of(results):
-        answers = lab.store.predictions(record["run_id"])["sst"].argmax(axis=1)
-        wrong, missed = labels[answers != labels], np.abs(answers - labels)[answers != labels]
-        near = (np.abs(np.arange(len(shares)) - wrong[:, None]) == 1) @ shares / (1 - shares[wrong])
-        line = {"model": result.row.label, "seed": record["spec"]["seed"], "n": len(labels), "errors": len(wrong)}
-        line |= {f"{miss} away": (missed == miss).sum() / max(len(wrong), 1) for miss in range(1, 5)}
-        lines.append(line | {"1 away by chance": near.sum() / max(len(wrong), 1)})
-    return pd.DataFrame(lines)
-
-
-def factor_table(results: Results) -> pd.DataFrame:
-    """Learned loss factors exp(-s) after the last update, with the last epoch's mean loss, one line a run and task."""
-    lines = []
-    for result, record, _ in runs_of(results):
-        last = record["history"][-1] if record["history"] else {}
-        for task, factor in last.get("loss_factors", {}).items():
-            loss = last["train_loss"].get(task, np.nan)
-            known = {"model": result.row.label, "seed": record["spec"]["seed"], "task": TASK_NAMES[task]}
-            lines.append(known | {"factor": factor, "training loss": loss, "factor x loss": factor * loss})
-    return pd.DataFrame(lines, columns=["model", "seed", "task", "factor", "training loss", "factor x loss"])
-
-
-def metric_frame(results: Results, against: Baselines) -> pd.DataFrame:
-    """`frames.metric_frame` of what a report's own tables print, its long labels on several lines."""
-    frame = frames.metric_frame(results, against, main_metrics(results)[:4])
-    return frame.assign(label=frame["label"].str.wrap(40))
-
-
-def ranking(results: Results) -> pd.DataFrame:
-    """Places of the rows by either overall formula, in the printed numbers and in ours; 1 is the best."""
-    scores = {}
-    for row_id, result in results.items():
-        theirs = result.row.reported
-        raw = np.mean([theirs.get(metric, np.nan) for metric in MAIN_METRICS[:3]])
-        scores[row_id] = {("printed", "normalised"): theirs.get("overall_normalised", np.nan), ("printed", "raw"): raw}
-        for name, metric in {"normalised": "overall_normalised", "raw": "overall"}.items():
-            ours = mean(results, row_id, metric)
-            scores[row_id]["here", name] = ours if isinstance(ours, float) else np.nan
-    places = pd.DataFrame.from_dict(scores, orient="index").rank(ascending=False, method="min").astype("Int64")
-    places.insert(0, ("", "model"), [result.row.label for result in results.values()])
-    return places.set_axis(pd.MultiIndex.from_tuples(places.columns), axis=1).rename_axis("row")
-
-
-def on_split(results: Results, split: str) -> Results:
-    """The same rows with the numbers that their report prints for a split, to be compared with ours on it."""
-    printed, found = reported.printed_values(), Results()
-    for row_id, result in results.items():
-        names = main_metrics({row_id: result})[:4]  # the fourth is the overall that its report prints
-        keys = {name: (row_id, split, name.split("_norm")[0]) for name in names}
-        numbers = {name: printed[key] for name, key in keys.items() if key in printed}
-        found[row_id] = replace(result, row=replace(result.row, reported=numbers, split=split))
-    return found
 
 
 def _first(store: RunStore, result: RowResult | None) -> tuple[dict, dict[str, np.ndarray]]:

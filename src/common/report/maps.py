@@ -1,4 +1,4 @@
-"""Maps of sentence vectors and the distances behind them (SlapBERT, Figures 2 to 5 and 7). Nothing is computed here."""
+"""Maps: attention as heat, sentence vectors on a plane, and the plane that a small network divides."""
 
 from __future__ import annotations
 
@@ -6,25 +6,93 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from common.report.plots import panels, styled
-from common.results.embeddings import DRAWN, EUCLIDEAN, PLANE, SPACE
-from common.results.stats import TASK_NAMES
+from common.declare.tasks import TASK_NAMES
+from common.report.plots import METHOD_COLOURS, PALETTE, hole, legend_below, panels, styled
+from common.results.geometry import DRAWN, EUCLIDEAN, PLANE, SPACE
 
+MAP_INCHES = 11.0
+SHARE_TITLES = {
+    "cross": "to the other sentence",
+    "match": "to equal tokens of the other sentence",
+    "near": "to own tokens 1 or 2 places away",
+    "special": "to [CLS] and [SEP]",
+}
 # Blue to red over grey, dark at both ends: ordered, and apart for every kind of colour vision; so are the markers.
 CLASS_COLOURS = ("#08519c", "#5aa5dc", "#8c8c8c", "#f0a030", "#a50f15")
 CLASS_MARKERS = ("v", "v", "o", "^", "^")
 CLASS_NAMES = ("0 negative", "1 somewhat negative", "2 neutral", "3 somewhat positive", "4 positive")
-_PALETTE = sns.color_palette("colorblind", 10).as_hex()
 END_COLOURS = {
-    "paraphrases": _PALETTE[0],
-    "non-paraphrases": _PALETTE[3],
-    "similar": _PALETTE[0],
-    "dissimilar": _PALETTE[3],
+    "paraphrases": PALETTE[0],
+    "non-paraphrases": PALETTE[3],
+    "similar": PALETTE[0],
+    "dissimilar": PALETTE[3],
     "between": "0.6",
 }
 LIMITS, TICKS = (-1.05, 1.05), (-1, 0, 1)  # coordinates come in units of the largest one of their map
+
+
+@styled
+def attention(frame: pd.DataFrame) -> Figure:
+    """A heat map of one head for each panel of the frame, rows attend to columns (swissBERT, Figures 1 to 3)."""
+    if "missing" in frame:
+        return hole(frame["missing"].iloc[0])
+    names = list(dict.fromkeys(frame["panel"]))
+    size = frame["key_position"].max() + 1
+    # Room for a label in every row; a tokenizer that cuts words to pieces gets smaller labels, not a wall.
+    side = min(0.36 * size, MAP_INCHES)
+    font = min(13.0, 0.75 * 72 * side / size)
+    figure, axes = panels(1, len(names), side + 1.5, side + 1.5, sharey=True)
+    top = frame["attention"].max()
+    for axis, name in zip(axes, names, strict=True):
+        part = frame[frame["panel"] == name]
+        weights = part.pivot(index="query_position", columns="key_position", values="attention")
+        tokens = part[part["query_position"] == 0].sort_values("key_position")["key"].tolist()
+        # The root of the weight, so that small weights next to a dominant [SEP] can be seen.
+        image = axis.imshow(weights, cmap="viridis", norm=PowerNorm(0.5, 0, top), aspect="auto")
+        axis.set_xticks(range(size), tokens, rotation=90, fontsize=font)
+        axis.set_yticks(range(size), tokens, fontsize=font)
+        for place in [index + 0.5 for index, token in enumerate(tokens[:-1]) if token == "[SEP]"]:
+            axis.axhline(place, color="white", linewidth=1)
+            axis.axvline(place, color="white", linewidth=1)
+        axis.grid(False)
+        first = part.iloc[0]
+        here = f"layer {first['layer']} of {first['layers']} (index {first['layer'] - 1} from 0), head {first['head']}"
+        axis.set(title=f"{here}\nreport: {first['shown_as']}", xlabel="attended token")
+    axes[0].set_ylabel("attending token")
+    figure.colorbar(image, ax=axes, pad=0.01, aspect=30, label="attention weight (root scale)")
+    return figure
+
+
+@styled
+def attention_by_layer(frame: pd.DataFrame) -> Figure:
+    """Where attention goes, layer by layer: means over heads as lines, single heads as dots, against the control."""
+    names = [name for name in SHARE_TITLES if name in set(frame["share_of"])]
+    figure, axes = panels(2, 2, 5.6, 3.9, sharex=True)
+    colours = {row["label"]: METHOD_COLOURS[row["method"]] for _, row in frame.iterrows()}
+    for axis, name in zip(axes, names, strict=True):
+        part = frame[frame["share_of"] == name]
+        common = {"x": "layer", "y": "share", "hue": "label", "palette": colours, "ax": axis}
+        sns.scatterplot(part, alpha=0.35, s=22, linewidth=0, legend=False, **common)
+        sns.lineplot(
+            part,
+            errorbar=None,
+            linewidth=2.5,
+            marker="o",
+            style="label",
+            dashes=_dashes(part),
+            legend=axis is axes[0],
+            **common,
+        )
+        first = part[part["head"] == 1]
+        sns.scatterplot(first, marker="D", s=42, edgecolor="black", linewidth=1, legend=False, **common)
+        axis.set(title=SHARE_TITLES[name], xlabel="layer (from 1)", ylabel="share of attention", ylim=(0, None))
+        axis.set_xticks(sorted(set(part["layer"])))
+    legend_below(figure, axes[0])
+    figure.suptitle("Lines: mean over heads; dots: heads; diamonds: first head (the report's)", fontsize=12)
+    return figure
 
 
 @styled
@@ -98,6 +166,28 @@ def distances(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+@styled
+def toy(frame: pd.DataFrame) -> Figure:
+    """Probability of class 1 in the plane, its level 1/2, and the training points (the report's Figure 2)."""
+    weights = list(dict.fromkeys(frame["weight"]))
+    figure, axes = panels(1, len(weights), 5.4, 4.6, sharey=True)
+    for axis, weight in zip(axes, weights, strict=True):
+        part = frame[frame["weight"] == weight]
+        grid = part[part["kind"] == "grid"].pivot(index="y", columns="x", values="value")
+        image = axis.contourf(grid.columns, grid.index, grid, levels=10, vmin=0, vmax=1, cmap="PuOr", alpha=0.75)
+        axis.contour(grid.columns, grid.index, grid, levels=[0.5], colors="black", linewidths=2)
+        for label, marker in ((0, "o"), (1, "^")):
+            points = part[(part["kind"] == "point") & (part["value"] == label)]
+            face = "#7f3b08" if label == 0 else "#2d004b"
+            axis.scatter(
+                points["x"], points["y"], s=36, marker=marker, color=face, edgecolor="white", label=f"class {label}"
+            )
+        axis.set(title=f"lambda = {weight}", xlabel="first coordinate", ylabel="second coordinate")
+    figure.colorbar(image, ax=axes, label="probability of class 1", ticks=[0, 0.25, 0.5, 0.75, 1])
+    legend_below(figure, axes[0])
+    return figure
+
+
 def _model(frame: pd.DataFrame) -> str:
     first = frame.iloc[0]
     return f"{first['label']}, seed {first['seed']}"
@@ -117,3 +207,8 @@ def _three_panels(title: str) -> tuple[Figure, Axes, Axes, Axes]:
     figure.get_layout_engine().set(w_pad=0.2)
     figure.suptitle(title, fontsize=14)
     return figure, plane, space, beside
+
+
+def _dashes(frame: pd.DataFrame) -> dict[str, object]:
+    """Untrained controls are dashed."""
+    return {row["label"]: (3, 2) if row["method"] == "untrained" else "" for _, row in frame.iterrows()}

@@ -22,7 +22,7 @@ from common.errors import StudyError
 from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
 from common.report.tables import CAVEATS, formatted, read_markdown
-from common.results.frames import runs_frame
+from common.results.compare import runs_frame
 from common.runs.store import RunStore
 
 TITLE = "Five reports on multitask BERT, run again"

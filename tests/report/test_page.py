@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.report import gallery, plots, tables
+from common.report import page, plots, tables
 from common.results import frames, stats
 from common.results.untrained import Baselines
 from common.runs.session import Results
@@ -41,7 +41,7 @@ def page(lab: SimpleNamespace, results: dict) -> Page:
     tables.save(lab, "02_table2", table, f"Table {HOSTILE}.")
     lab.places.notebooks.mkdir(parents=True)
     (lab.places.notebooks / "02_swissbert_ablation.ipynb").write_text("{}")
-    return Page(gallery.write(lab.places).read_text(encoding="utf-8"))
+    return Page(page.write(lab.places).read_text(encoding="utf-8"))
 
 
 def test_every_link_is_relative_and_leads_to_a_file(page: Page, lab: SimpleNamespace) -> None:
@@ -71,18 +71,18 @@ def test_page_names_profile_encoder_data_and_caveat(page: Page, lab: SimpleNames
 
 def test_writing_twice_gives_the_same_bytes(page: Page, lab: SimpleNamespace) -> None:
     before = lab.places.index.read_bytes()
-    gallery.write(lab.places)
+    page.write(lab.places)
     assert lab.places.index.read_bytes() == before
 
 
 def test_empty_profile_has_a_page_too(lab: SimpleNamespace) -> None:
-    text = gallery.write(lab.places).read_text(encoding="utf-8")
+    text = page.write(lab.places).read_text(encoding="utf-8")
     assert "<dt>runs</dt><dd>0</dd>" in text
 
 
 def test_a_damaged_run_is_left_out_and_listed(lab: SimpleNamespace, results: dict) -> None:
     damaged, sound = lab.store.names()[:2]
     (lab.store.folder(damaged) / "record.json").write_text("")
-    text = gallery.write(lab.places).read_text(encoding="utf-8")
+    text = page.write(lab.places).read_text(encoding="utf-8")
     assert f"<li>{damaged}: record.json cannot be read (JSONDecodeError).</li>" in text
     assert f"runs/{damaged}/record.json" not in text and f"runs/{sound}/record.json" in text

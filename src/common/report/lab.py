@@ -1,0 +1,52 @@
+"""What a notebook holds: the study, and what saves and shows a table or a figure of it in one line.
+
+lab = open_study("quick")
+results = lab.run(rows("swissbert", "table2"))
+lab.table("02_table2", compare.comparison(results, compare.baselines(lab)), "swissBERT, Table 2.")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from os import PathLike
+
+import pandas as pd
+from IPython.display import Image, Markdown
+from matplotlib.figure import Figure
+
+from common.declare.spec import RunSpec
+from common.report import plots, tables
+from common.results.architecture import architecture
+from common.runs import session
+
+
+class Lab(session.Study):
+    """A study whose tables and figures are saved and shown."""
+
+    def table(self, name: str, frame: pd.DataFrame, caption: str, from_runs: bool = True) -> tables.Shown:
+        """Save a table as CSV, Markdown and LaTeX, and show it (see `tables.save`)."""
+        return tables.Shown(tables.save(self, name, frame, caption, from_runs))
+
+    def figure(self, name: str, drawing: Callable[[pd.DataFrame], Figure], frame: pd.DataFrame, caption: str) -> Image:
+        """Draw a frame, save it as PNG, SVG and CSV, and show it; the runs it shows are those that the frame names."""
+        ids = frame["run_id"].dropna().unique() if "run_id" in frame else []
+        runs = [part for run_id in ids for part in run_id.split("+")]
+        return plots.save(self, name, drawing(frame), frame, caption, runs)
+
+    def diagram(self, spec: RunSpec) -> Markdown:
+        """How a model is built, as a diagram that JupyterLab and GitHub draw from its text."""
+        return Markdown(f"```mermaid\n{architecture(spec)}\n```")
+
+
+def open_study(
+    profile: str | None = None,
+    data: str | PathLike | None = None,
+    encoder: str | PathLike | None = None,
+    seeds: Sequence[int] | None = None,
+    jobs: int | None = None,
+    report_only: bool = False,
+) -> Lab:
+    """Open a study for a notebook; the arguments are those of `session.open_study`."""
+    study = session.open_study(profile, data, encoder, seeds, jobs, report_only)
+    return Lab(**{field.name: getattr(study, field.name) for field in fields(study)})
