@@ -104,7 +104,11 @@ def at_constant(result: RowResult, metric: str, split: str, against: Baselines) 
 
 
 def comparison(
-    results: Results, against: Baselines, metrics: tuple[str, ...] | None = None, split: str | None = None
+    results: Results,
+    against: Baselines,
+    metrics: tuple[str, ...] | None = None,
+    split: str | None = None,
+    printed: str | None = None,
 ) -> pd.DataFrame:
     """One line per row: each metric as reported, here (mean and standard deviation over seeds) and their difference.
 
@@ -114,24 +118,29 @@ def comparison(
         metrics: metric names; `overall` is the raw mean, `overall_normalised` maps r to [0, 1] first. None takes
             `main_metrics`.
         split: of both sides; None takes the one that the row's table prints.
+        printed: the split of the printed numbers where ours stand in for them, as dev does for test.
 
     Returns:
         Columns (group, quantity), index row id. `difference` is here minus reported. `sd` is empty for one seed.
         `at constant` is True where ours is no better than the best constant answer.
     """
     metrics = main_metrics(results) if metrics is None else metrics
-    lines = {name: _line(result, metrics, split or result.row.split, against) for name, result in results.items()}
+    splits = {name: (split or result.row.split, printed or split) for name, result in results.items()}
+    lines = {name: _line(result, metrics, *splits[name], against) for name, result in results.items()}
     if "dev" in {split or result.row.split for result in results.values()}:
         lines[CONSTANT] = _constant_line(against, metrics)
         apart = {name: result for name, result in against.zero_shot.items() if name not in results}
-        lines |= {name: _line(result, metrics, "dev", against) for name, result in apart.items()}
+        lines |= {name: _line(result, metrics, "dev", None, against) for name, result in apart.items()}
     return _grouped(list(lines.values()), pd.Index(list(lines), name="row"))
 
 
-def _line(result: RowResult, metrics: tuple[str, ...], split: str, against: Baselines) -> dict:
+def _line(
+    result: RowResult, metrics: tuple[str, ...], split: str, printed_split: str | None, against: Baselines
+) -> dict:
     line: dict = {("", "model"): result.row.label}
     for metric in metrics:
-        printed, (here, sd) = printed_score(result.row, metric, split), summary(result, metric, split)
+        printed = printed_score(result.row, metric, printed_split or result.row.split)
+        here, sd = summary(result, metric, split)
         difference = here - printed if isinstance(here, float) else ABSENT
         quantities = {"reported": printed, "here": here, "sd": sd}
         quantities |= {AT_CONSTANT: at_constant(result, metric, split, against), "difference": difference}

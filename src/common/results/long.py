@@ -139,12 +139,12 @@ def is_trained(of: Row, metric: str) -> bool:
 
 
 def printed_score(of: Row, metric: str, split: str) -> float:
-    """What the row's table prints of a split, or else any table of its report; NaN where none does.
+    """What the row's table prints, or of another split than its own, any table of its report; NaN where none does.
 
     `overall` is the raw mean and `overall_normalised` SlapBERT's; a report prints one of the two.
     """
-    if split == of.split and metric in of.reported:
-        return of.reported[metric]
+    if split == of.split:
+        return of.reported.get(metric, np.nan)
     formula = "overall_normalised" if of.report in reported.NORMALISED_OVERALL else "overall"
     if metric in BOTH_OVERALLS and metric != formula:
         return np.nan
