@@ -10,6 +10,7 @@ the process or in one above it, in version 2 (Linux kernel, cgroup-v2.rst, `cpu.
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,3 +63,14 @@ def _quota(folder: Path) -> float | None:
     except OSError:  # no such group, or not for us to read: no limit that we could know
         return None
     return None if quota in ("max", "-1") else int(quota) / int(period)
+
+
+def processor() -> str:
+    """The processor's name, and "amx" where it has matrix units: results are the same bytes on one kind alone."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    has_units = "amx_bf16" in facts.get("flags", "").split()
+    return facts.get("model name", platform.machine()) + (", amx" if has_units else "")

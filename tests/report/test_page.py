@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
+from common.results.untrained import Baselines
 
 from common.report import page, plots, tables
 from common.results import frames, stats
-from common.results.untrained import Baselines
 from common.runs.session import Results
 
 NOTHING = Baselines({}, Results())

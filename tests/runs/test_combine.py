@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from common.runs.combine import per_task, random_answers
+from common.runs.record import Record
 from common.runs.session import open_study
 
 
 def record(task, metric, value, seed=0, share=1.0):
     other = {"sst": "sts_corr", "para": "sst_acc", "sts": "para_acc"}[task]
-    return {
+    content = {
         "run_id": f"{task}-s{seed}",
         "spec": {"seed": seed, "tasks": [{"name": task, "trained": True}]},
         "metrics": {"dev": {metric: value, other: 0.9}},
@@ -19,6 +20,7 @@ def record(task, metric, value, seed=0, share=1.0):
         "probes": {"examples": [{"id": task}]},
         "wall_s": 2.0,
     }
+    return Record(content)
 
 
 def test_each_metric_comes_from_the_run_that_trained_its_task():

@@ -13,7 +13,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.declare.test_all_rows import ROWS, SIZES, materials, small
 
 from common.declare import rules
 from common.declare.spec import RunSpec, ScheduleSpec, TaskSpec, canonical_json, to_dict
@@ -21,6 +20,7 @@ from common.errors import StudyError
 from common.training.evaluate import predict, sample
 from common.training.loop import run
 from common.training.optim import rate_multiplier
+from tests.declare.test_all_rows import ROWS, SIZES, materials, small
 
 __all__ = ["materials"]  # the fixture of those tests
 

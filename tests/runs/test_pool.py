@@ -31,7 +31,7 @@ def job(out: Path, number: int, label: str = "run", examples: int = 1, force: bo
     log = str(out.parent / "logs" / f"{number:012x}-s0.log")
     names = {"profile": "smoke", "data": str(out), "encoder": "", "log": log, "encoders": ""}
     names["checkpoint"] = str(out.parent / "checkpoint")
-    return Job(f"{number:012x}-s0", label, {}, {}, examples=examples, force=force, **names)
+    return Job(f"{number:012x}-s0", {"id": label}, label, {}, {}, examples=examples, force=force, **names)
 
 
 def lines(out: Path) -> list[list[str]]:

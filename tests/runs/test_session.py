@@ -53,7 +53,7 @@ def put(lab: study.Study, row: study.Row, seed: int = 0, **changes: object) -> s
     spec = lab.apply(row.specs[0], seed)
     hashes = {
         "data": {"sst": sources.fingerprint(lab.corpus())["sst"]},
-        "weights": session._weights_sha256("tiny-random"),
+        **session._encoder_hashes("tiny-random"),
     }
     record = {"run_id": spec.run_id, "spec": to_dict(spec), "hashes": hashes, "metrics": {"dev": {}}, **changes}
     lab.store.write(record, {"sst": np.zeros((2, 5), np.float32)}, {})
@@ -159,7 +159,7 @@ def test_rows_are_trained_once_and_read_afterwards(out: Path, capfd: pytest.Capt
     assert record["run_id"] == applied.run_id and record["spec"] == to_dict(applied)
     assert record["written"] == to_dict(written) and record["profile"] == "smoke"
     assert record["share"] == profile.share(written, applied) and record["under_trained"] is True
-    assert record["hashes"]["weights"] == session._weights_sha256("tiny-random")
+    assert record["hashes"].items() >= session._encoder_hashes("tiny-random").items()
     assert lab().store.predictions(applied.run_id)["sst"].shape == (600, 5)
     assert "2 of 2 runs" in capfd.readouterr().err
 
@@ -210,23 +210,20 @@ def test_report_only_needs_neither_data_nor_encoder(out: Path) -> None:
     assert len(here.run([row], seeds=[0])[row.id].records) == 1
 
 
-@pytest.mark.parametrize("hashes", [{"data": {"sst": "0"}, "weights": None}, {"data": {}, "weights": "0"}])
-def test_a_record_of_other_data_or_weights_is_stale(out: Path, hashes: dict) -> None:
+@pytest.mark.parametrize("changed", ["data", "weights", "config", "tokenizer"])
+def test_a_record_of_other_data_or_of_another_encoder_is_stale(out: Path, changed: str) -> None:
     here, row = lab(report_only=True), two_rows()[0]
-    put(
-        here,
-        row,
-        hashes={"data": hashes["data"], "weights": hashes["weights"] or session._weights_sha256("tiny-random")},
-    )
+    hashes = {"data": {}, **session._encoder_hashes("tiny-random")}
+    put(here, row, hashes=hashes | {changed: {"sst": "0"} if changed == "data" else "0"})
     with pytest.raises(StudyError) as error:
         here.run([row])
     assert error.value.code == "E-STALE"
-    assert ("sst" if hashes["data"] else "tiny-random") in error.value.problems[0]
+    assert ("sst" if changed == "data" else f"tiny-random ({changed})") in error.value.problems[0]
 
 
 def test_a_stale_record_is_trained_again_aloud(out: Path, capfd: pytest.CaptureFixture) -> None:
     here, row = lab(), two_rows()[0]
-    run_id = put(here, row, hashes={"data": {"sst": "0"}, "weights": session._weights_sha256("tiny-random")})
+    run_id = put(here, row, hashes={"data": {"sst": "0"}, **session._encoder_hashes("tiny-random")})
     record = here.run([row])[row.id].records[0]
     assert record["run_id"] == run_id and record["hashes"]["data"]["sst"] == sources.fingerprint(here.corpus())["sst"]
     assert "other contents of sst: training it again" in capfd.readouterr().err
@@ -303,8 +300,8 @@ def test_in_a_notebook_progress_goes_to_the_terminal_and_the_log_and_failures_to
         output = sys.stderr.getvalue()
         monkeypatch.undo()
     seen, log = (out / "terminal").read_text(), (out / "build/smoke/logs/progress.log").read_text()
-    assert f"{rows[1].label}, seed 0 trained in" in seen and f"{rows[1].label}, seed 0 trained in" in log
-    assert output.startswith(f"FAILED {rows[0].label}, seed 0 (") and output.count("\n") == 1 and output in seen
+    assert f"{rows[1].id}, seed 0 trained in" in seen and f"{rows[1].id}, seed 0 trained in" in log
+    assert output.startswith(f"FAILED {rows[0].id}, seed 0 (") and output.count("\n") == 1 and output in seen
 
 
 def test_ctrl_c_keeps_finished_runs_and_leaves_no_worker(out: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:

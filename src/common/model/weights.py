@@ -28,6 +28,7 @@ MINILM_VERSION = "0.1.0"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 SHIPPED = ("tiny-bert", "tiny-random")
 WEIGHT_FILE = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt")
 HUB_FILES = ["config.json", WEIGHT_FILE, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
 
 
@@ -64,6 +65,21 @@ def file_sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def encoder_hashes(folder: Path) -> dict[str, str]:
+    """What of an encoder decides numbers: hashes of its weights, its config and its tokenizer."""
+    tokenizer = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            tokenizer.update(name.encode() + b"\0" + (folder / name).read_bytes())
+    hashes = {name: file_sha256(folder / file) for name, file in (("weights", WEIGHT_FILE), ("config", "config.json"))}
+    return hashes | {"tokenizer": tokenizer.hexdigest()}
+
+
+def hub_revision(folder: Path) -> str | None:
+    """The commit that a folder of the hub's cache was fetched at; None for a folder from elsewhere."""
+    return folder.name if folder.parent.name == "snapshots" else None
 
 
 def read_config(folder: Path) -> dict:

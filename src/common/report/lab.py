@@ -7,9 +7,9 @@ lab.table("02_table2", compare.comparison(results, compare.baselines(lab)), "swi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from dataclasses import fields
-from os import PathLike
 
 import pandas as pd
 from IPython.display import Image, Markdown
@@ -39,14 +39,7 @@ class Lab(session.Study):
         return Markdown(f"```mermaid\n{architecture(spec)}\n```")
 
 
-def open_study(
-    profile: str | None = None,
-    data: str | PathLike | None = None,
-    encoder: str | PathLike | None = None,
-    seeds: Sequence[int] | None = None,
-    jobs: int | None = None,
-    report_only: bool = False,
-) -> Lab:
-    """Open a study for a notebook; the arguments are those of `session.open_study`."""
-    study = session.open_study(profile, data, encoder, seeds, jobs, report_only)
+@functools.wraps(session.open_study)
+def open_study(*arguments: object, **options: object) -> Lab:
+    study = session.open_study(*arguments, **options)
     return Lab(**{field.name: getattr(study, field.name) for field in fields(study)})

@@ -23,6 +23,7 @@ from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
 from common.report.tables import CAVEATS, formatted, read_markdown
 from common.results.compare import runs_frame
+from common.runs.record import Record
 from common.runs.store import RunStore
 
 TITLE = "Five reports on multitask BERT, run again"
@@ -50,7 +51,7 @@ def write(places: Places, title: str = TITLE) -> Path:
     return places.index
 
 
-def _read(store: RunStore) -> tuple[list[dict], dict[str, str]]:
+def _read(store: RunStore) -> tuple[list[Record], dict[str, str]]:
     """All sound records, and what is wrong with each of the others."""
     records, damaged = [], {}
     for run_id in store.names():
@@ -61,7 +62,7 @@ def _read(store: RunStore) -> tuple[list[dict], dict[str, str]]:
     return records, damaged
 
 
-def _facts(records: list[dict]) -> dict[str, str]:
+def _facts(records: list[Record]) -> dict[str, str]:
     """What the runs were made with, each value once."""
     specs = [record["spec"] for record in records]
     return {
@@ -74,7 +75,7 @@ def _facts(records: list[dict]) -> dict[str, str]:
     }
 
 
-def _caveats(records: list[dict]) -> list[str]:
+def _caveats(records: list[Record]) -> list[str]:
     encoders = sorted({record["spec"]["encoder"]["checkpoint"] for record in records})
     return [CAVEATS[encoder] for encoder in encoders if encoder in CAVEATS]
 
@@ -120,7 +121,7 @@ def _figure(places: Places, path: Path) -> dict:
     return shown | {"png": _link(places, path), "files": files}
 
 
-def _linked_runs(records: list[dict]) -> pd.DataFrame:
+def _linked_runs(records: list[Record]) -> pd.DataFrame:
     frame = runs_frame(records)
     frame["minutes"] = [f"{minutes:.1f}" for minutes in frame["minutes"]]
     text = formatted(frame)

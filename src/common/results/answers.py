@@ -41,7 +41,7 @@ def examples_frame(results: RowResult | Mapping[str, RowResult], report: str | N
             line[f"reported {model}".rstrip()] = _shown(task, number, ILLEGIBLE)
         for name, record in ((name, record) for name, result in named.items() for record in result.records):
             ours = {(e["id"], *e["texts"]): e["predicted"] for e in record["probes"]["examples"]}
-            column = f"here {name}".rstrip() + f", seed {record['spec']['seed']}"
+            column = f"here {name}".rstrip() + f", seed {record.seed}"
             line[column] = _shown(task, ours.get((example["id"], *texts)), UNPREDICTED)
         lines.append(line)
     frame = pd.DataFrame(lines, dtype=object)
@@ -61,15 +61,15 @@ def changed_frame(lab: Study, before: RowResult, after: RowResult) -> pd.DataFra
     An STS score changed when it moved by more than STS_CHANGE, and is better when it is nearer to its label; a class is
     better when it became right, worse when it became wrong, and else wrong both times.
     """
-    lines, first, labels = [], {record["spec"]["seed"]: record for record in before.runs}, labels_card(lab)
-    for record in (record for record in after.runs if record["spec"]["seed"] in first):
-        ids = [first[record["spec"]["seed"]]["run_id"], record["run_id"]]
+    lines, first, labels = [], {record.seed: record for record in before.runs}, labels_card(lab)
+    for record in (record for record in after.runs if record.seed in first):
+        ids = [first[record.seed]["run_id"], record.run_id]
         scores = [lab.store.predictions(run_id) for run_id in ids]
         for task in (task for task in after.row.specs[0].tasks if task.name in labels):
             old, new = (_predicted(task, outputs[task.name]) for outputs in scores)
             for group, chosen in _groups(task.name, labels[task.name]).items():
                 counts = _counts(task.name, old[chosen], new[chosen], labels[task.name][chosen])
-                lines.append({"dev examples": group, "seed": record["spec"]["seed"]} | counts)
+                lines.append({"dev examples": group, "seed": record.seed} | counts)
     return pd.DataFrame(lines, columns=["dev examples", "seed", "n", "changed", "better", "worse", "neither", "share"])
 
 
@@ -81,10 +81,10 @@ def miss_table(lab: Study, results: Results) -> pd.DataFrame:
     lines, labels = [], labels_card(lab)["sst"]
     shares = np.bincount(labels) / len(labels)
     for result, record, _ in runs_of(results):
-        answers = lab.store.predictions(record["run_id"])["sst"].argmax(axis=1)
+        answers = lab.store.predictions(record.run_id)["sst"].argmax(axis=1)
         wrong, missed = labels[answers != labels], np.abs(answers - labels)[answers != labels]
         near = (np.abs(np.arange(len(shares)) - wrong[:, None]) == 1) @ shares / (1 - shares[wrong])
-        line = {"model": result.row.label, "seed": record["spec"]["seed"], "n": len(labels), "errors": len(wrong)}
+        line = {"model": result.row.label, "seed": record.seed, "n": len(labels), "errors": len(wrong)}
         line |= {f"{miss} away": (missed == miss).sum() / max(len(wrong), 1) for miss in range(1, 5)}
         lines.append(line | {"1 away by chance": near.sum() / max(len(wrong), 1)})
     return pd.DataFrame(lines)

@@ -48,10 +48,10 @@ def heat_map(store: RunStore, result: RowResult, panel: str, head: int = 0) -> p
     """
     (figure, number, share), lines = PANELS[panel], []
     for record in result.runs[:1]:
-        probes, tokens = store.probes(record["run_id"]), record["probes"]["pair_tokens"]
+        probes, tokens = store.probes(record.run_id), record["probes"]["pair_tokens"]
         maps = probes["pair_attention"]  # (L, A, T, T)
         index = layers_of(len(maps))[panel]
-        known = {"run_id": record["run_id"], "layers": len(maps), "panel": panel, "share_of": share}
+        known = {"run_id": record.run_id, "layers": len(maps), "panel": panel, "share_of": share}
         known |= {"shown_as": f"{figure}, layer {number} of {REPORT_LAYERS}"}
         if index is None:
             why = f"an encoder of {len(maps)} layers has none of its own here."
@@ -85,7 +85,7 @@ def shares(store: RunStore, results: Results) -> pd.DataFrame:
     """Shares of the attention that sentence tokens give, by layer and head, averaged over STS dev."""
     lines = []
     for _, record, known in runs_of(results):
-        probes = store.probes(record["run_id"])
+        probes = store.probes(record.run_id)
         for name in sorted(name for name in probes if name.endswith("_mass")):
             for (layer, head), share in np.ndenumerate(probes[name]):
                 place = {"share_of": name.removesuffix("_mass"), "layer": layer + 1, "head": head + 1}

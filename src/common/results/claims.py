@@ -11,7 +11,6 @@ from common.declare import reported
 from common.declare.reported import claims as ledger
 from common.declare.reported.claims import Claim, Term
 from common.results.declared import ABSENT, demand, measure_demand, printed_difference, printed_measure
-from common.results.long import value
 from common.runs.session import Results, RowResult
 
 NOT_RUN, UNDECIDED = "not run here", "undecided"
@@ -57,4 +56,4 @@ def _paired(term: Term, results: Results) -> list[float]:
 def _by_seed(result: RowResult, metric: str, split: str) -> dict[int, float | None]:
     is_normalised = metric == "overall" and result.row.report in reported.NORMALISED_OVERALL
     name = "overall_normalised" if is_normalised else metric
-    return {record["spec"]["seed"]: value(record, name, split) for record in result.records}
+    return {record.seed: record.value(name, split) for record in result.records}

@@ -23,7 +23,6 @@ from common.results.long import (
     REPORTED,
     TASK_METRICS,
     Baselines,
-    belongs,
     constant_scores,
     history,
     is_trained,
@@ -32,9 +31,9 @@ from common.results.long import (
     printed_score,
     runs_of,
     scores,
-    value,
     zero_shot_rows,
 )
+from common.runs.record import Record
 from common.runs.session import Results, RowResult, Study
 from common.training.evaluate import OVERALLS, overall
 
@@ -70,7 +69,7 @@ def summary(result: RowResult, metric: str, split: str = "dev") -> tuple[float |
     """Mean and standard deviation over the seeds that have the metric, or the word that says why there is none."""
     if not result.records:
         return FAILED, ABSENT
-    found = [value(record, metric, split) for record in result.records if belongs(record, metric, split)]
+    found = [record.value(metric, split) for record in result.records if record.has(metric, split)]
     if not found:
         return ABSENT, ABSENT
     known = [number for number in found if number is not None]
@@ -126,16 +125,22 @@ def comparison(
     """
     metrics = main_metrics(results) if metrics is None else metrics
     splits = {name: (split or result.row.split, printed or split) for name, result in results.items()}
-    lines = {name: _line(result, metrics, *splits[name], against) for name, result in results.items()}
+    mixed = mixed_kinds(results)
+    lines = {name: _line(r, metrics, *splits[name], against, mixed.get(name, {})) for name, r in results.items()}
     if "dev" in {split or result.row.split for result in results.values()}:
         lines[CONSTANT] = _constant_line(against, metrics)
         apart = {name: result for name, result in against.zero_shot.items() if name not in results}
-        lines |= {name: _line(result, metrics, "dev", None, against) for name, result in apart.items()}
+        lines |= {name: _line(result, metrics, "dev", None, against, {}) for name, result in apart.items()}
     return _grouped(list(lines.values()), pd.Index(list(lines), name="row"))
 
 
 def _line(
-    result: RowResult, metrics: tuple[str, ...], split: str, printed_split: str | None, against: Baselines
+    result: RowResult,
+    metrics: tuple[str, ...],
+    split: str,
+    printed_split: str | None,
+    against: Baselines,
+    mixed: dict[str, str],
 ) -> dict:
     line: dict = {("", "model"): result.row.label}
     for metric in metrics:
@@ -148,8 +153,22 @@ def _line(
     shares = [record["share"] for record in result.records]
     line["runs", "seeds"] = _seeds(result)
     line["runs", "share of training"] = float(np.mean(shares)) if shares else ABSENT
-    line["runs", "notes"] = "; ".join(_notes(result, metrics, split))
+    line["runs", "notes"] = "; ".join(_notes(result, metrics, split, mixed))
     return line
+
+
+def mixed_kinds(results: Results) -> dict[str, dict[str, str]]:
+    """Row id -> what of how its runs were made is not the same in all rows; empty where no row differs from another.
+
+    A table that mixes runs of two programs, processors, encoders or data says so in the notes of its lines.
+    """
+    kinds = {name: [record.kind for record in result.runs] for name, result in results.items()}
+    found = pd.DataFrame([kind for every in kinds.values() for kind in every])
+    differing = [name for name in found if found[name].dropna().nunique() > 1]
+    return {
+        name: {field: ", ".join(sorted({kind[field] for kind in every if field in kind})) for field in differing}
+        for name, every in kinds.items()
+    }
 
 
 def _constant_line(against: Baselines, metrics: tuple[str, ...]) -> dict:
@@ -169,7 +188,7 @@ def _seeds(result: RowResult) -> str:
     return "one seed" if done == 1 else f"{done} seeds"
 
 
-def _notes(result: RowResult, metrics: tuple[str, ...], split: str) -> list[str]:
+def _notes(result: RowResult, metrics: tuple[str, ...], split: str, mixed: dict[str, str]) -> list[str]:
     notes = []
     if any(record["under_trained"] for record in result.records):
         notes.append("under-trained")
@@ -177,9 +196,10 @@ def _notes(result: RowResult, metrics: tuple[str, ...], split: str) -> list[str]
         notes.append(f"printed on {split}, which has no labels here")
     if result.coincides_with:
         notes.append(f"coincides with {result.coincides_with}")
+    notes += [f"{name} {value}" for name, value in mixed.items()]
     for metric in metrics:
-        present = [record for record in result.records if belongs(record, metric, split)]
-        reasons = [record["undefined"][split][metric] for record in present if value(record, metric, split) is None]
+        present = [record for record in result.records if record.has(metric, split)]
+        reasons = [record["undefined"][split][metric] for record in present if record.value(metric, split) is None]
         if reasons:
             notes.append(f"{METRICS[metric]} undefined in {len(reasons)} of {len(result.records)} runs: {reasons[0]}")
     return notes + [f"seed {failure.seed} failed, see the log of run {failure.run_id}" for failure in result.failures]
@@ -314,14 +334,14 @@ def random_heads(results: Results, baseline: str, best: str) -> pd.DataFrame:
     One draw gives the heads of all untrained tasks; overall is made of the draw's scores and the row's own for its
     trained task. gain_percent is missing where the score is not above 0: there is no ratio to such a baseline.
     """
-    lines, trained = [], {record["spec"]["seed"]: record for record in results[best].records}
+    lines, trained = [], {record.seed: record for record in results[best].records}
     for record in results[baseline].runs:
-        heads, known = record["untrained_heads"], {"seed": record["spec"]["seed"], "run_id": record["run_id"]}
+        heads, known = record["untrained_heads"], {"seed": record.seed, "run_id": record.run_id}
         for draw, drawn in enumerate(zip(*heads.values(), strict=True), start=1):
-            found = record["metrics"]["dev"] | dict(zip(heads, drawn, strict=True))
+            found = record.scores() | dict(zip(heads, drawn, strict=True))
             found |= overall(found)[0]
             for name in MAIN_METRICS:
-                reached = value(trained[known["seed"]], name) if known["seed"] in trained else None
+                reached = trained[known["seed"]].value(name) if known["seed"] in trained else None
                 line = {"draw": draw, "metric": name, "value": found[name], "best_model": reached}
                 lines.append(known | line | {"reported": results[baseline].row.reported.get(name)})
     columns = ["run_id", "seed", "draw", "metric", "value", "best_model", "reported"]
@@ -389,7 +409,7 @@ def costs(results: Results) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(("minutes quoted", "updates", "examples"), "Int64"))
 
 
-def _cost(record: dict) -> dict[str, float]:
+def _cost(record: Record) -> dict[str, float]:
     counts, seconds = record["counts"], sum(epoch["wall_s"] for epoch in record["history"])
     found = {"updates": counts["updates"], "examples": sum(counts["examples"].values())}
     per = {f"ms per {name[:-1]}": 1000 * seconds / number for name, number in found.items()}
@@ -417,14 +437,14 @@ def ranking(results: Results) -> pd.DataFrame:
     return table.set_axis(pd.MultiIndex.from_tuples(table.columns), axis=1).rename_axis("row")
 
 
-def runs_frame(records: Iterable[dict]) -> pd.DataFrame:
+def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     """One line per record: what was trained, on what, how it scored and what it cost."""
     lines = []
     for record in records:
-        spec, metrics = record["spec"], record["metrics"]["dev"]
+        spec, metrics = record["spec"], record.scores()
         encoder = spec["encoder"]["checkpoint"] + (" (frozen)" if spec["encoder"]["frozen"] else "")
         pairs = ", ".join(f"{TASK_NAMES[t['name']]} {t['pair_method']}" for t in spec["tasks"])
-        line = {"run": record["run_id"], "model": pairs, "encoder": encoder, "data": spec["data"]}
+        line = {"run": record.run_id, "model": pairs, "encoder": encoder, "data": spec["data"]}
         line |= {"seed": spec["seed"], "epochs": spec["epochs"], "learning rate": f"{spec['optimizer']['lr']:g}"}
         line |= {METRICS[name]: metrics.get(name) for name in MAIN_METRICS}
         lines.append(line | {"share of training": record["share"], "minutes": record["wall_s"] / 60})

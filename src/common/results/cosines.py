@@ -7,7 +7,8 @@ import pandas as pd
 
 from common.declare.spec import RunSpec, TaskSpec
 from common.declare.tasks import TASK_NAMES
-from common.results.long import runs_of, value
+from common.results.long import runs_of
+from common.runs.record import Record
 from common.runs.session import Results
 from common.runs.store import RunStore
 
@@ -22,7 +23,7 @@ def threshold_curves(store: RunStore, results: Results) -> pd.DataFrame:
     """
     curves: dict[tuple, pd.DataFrame] = {}
     for result, record, known in runs_of(results):
-        curve = store.probes(record["run_id"]).get("para_threshold_curve")
+        curve = store.probes(record.run_id).get("para_threshold_curve")
         if curve is None:
             continue
         task, points = result.row.specs[0].task("para"), curve.astype(float)
@@ -43,12 +44,12 @@ def threshold_table(store: RunStore, results: Results) -> pd.DataFrame:
     the best on dev."""
     lines = []
     for result, record, known in runs_of(results):
-        grid, accuracy = store.probes(record["run_id"])["para_threshold_curve"]
-        chosen = value(record, "para_best_threshold", "train")
+        grid, accuracy = store.probes(record.run_id)["para_threshold_curve"]
+        chosen = record.value("para_best_threshold", "train")
         found = np.nan if chosen is None else accuracy[np.abs(grid - chosen).argmin()]
-        own = {"own threshold": result.row.specs[0].task("para").threshold, "accuracy": value(record, "para_acc")}
+        own = {"own threshold": result.row.specs[0].task("para").threshold, "accuracy": record.value("para_acc")}
         train = {"threshold from train": np.nan if chosen is None else chosen, "its accuracy": float(found)}
-        best = {"best on dev": value(record, "para_best_threshold"), "best accuracy": float(accuracy.max())}
+        best = {"best on dev": record.value("para_best_threshold"), "best accuracy": float(accuracy.max())}
         lines.append({"model": known["label"], "seed": known["seed"]} | own | train | best)
     return pd.DataFrame(lines)
 
@@ -68,9 +69,9 @@ def negative_shares(store: RunStore, results: Results) -> pd.DataFrame:
     return frame.dropna(how="all", subset=["Quora", "STS"], ignore_index=True)
 
 
-def _negative(store: RunStore, record: dict) -> dict[str, float]:
-    tasks = [task for task in RunSpec.from_dict(record["spec"]).tasks if task.pair_method == "cosine"]
-    scores = store.predictions(record["run_id"])
+def _negative(store: RunStore, record: Record) -> dict[str, float]:
+    tasks = [task for task in record.spec.tasks if task.pair_method == "cosine"]
+    scores = store.predictions(record.run_id)
     return {task.name: float((scores[task.name] <= _at_zero(task)).mean()) for task in tasks}
 
 

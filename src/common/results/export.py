@@ -22,6 +22,7 @@ from common.errors import StudyError
 from common.files import atomic_write
 from common.model.heads import MultitaskModel
 from common.runs.progress import Progress
+from common.runs.record import Record
 from common.runs.session import Study
 from common.training import evaluate, loop
 
@@ -45,7 +46,7 @@ def export(study: Study, run_id: str) -> Path:
             encoder, E-DIFFERENT where the model trained again is not the one in the store (nothing is written).
     """
     record = _find(study, run_id)
-    spec = RunSpec.from_dict(record["spec"], run_id)
+    spec = record.spec
     _check_names(study, run_id, spec)
     corpus, folder = study.corpus(), study.places.predictions / run_id
     materials = loop.Materials(corpus, study.encoder_folder(), source=study.source, cache=study.places.encoders)
@@ -83,7 +84,7 @@ def _check_names(study: Study, run_id: str, spec: RunSpec) -> None:
         raise StudyError("E-DATA", run_id, what, "Give --data and --encoder as they were for its training.")
 
 
-def _changed(study: Study, record: dict) -> str:
+def _changed(study: Study, record: Record) -> str:
     """What is not as it was when the run was trained, in words; empty where nothing differs."""
     then, now = record["environment"], loop.environment()
     names = [name for name in now if name != "threads" and then.get(name) != now[name]]

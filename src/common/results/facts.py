@@ -22,6 +22,7 @@ from common.declare.reported import OFF_STEPS, SPLITS, stated
 from common.declare.tasks import TASK_NAMES, TASKS
 from common.model.bert import BertConfig, BertModel, config_of
 from common.results.long import HERE, REPORTED
+from common.runs.session import Study
 from common.seeding import stateless_generator
 from common.training.loop import environment
 from common.training.optim import AdamW
@@ -34,7 +35,7 @@ PARITY_STEPS = 50
 RANDOM_CONFIG = BertConfig(97, 48, 3, 4, 64, max_position_embeddings=40, layer_norm_eps=1e-12)
 
 
-def data_card(lab) -> dict:
+def data_card(lab: Study) -> dict:
     """What the data of this study holds, per task and split.
 
     counts, labels (label or score bin -> n), off_steps (scores off multiples of SCORE_STEP -> n), lengths (tokens with
@@ -44,14 +45,14 @@ def data_card(lab) -> dict:
     return lab.card("data", lambda: _measure_data(lab))
 
 
-def labels_card(lab) -> dict[str, np.ndarray]:
+def labels_card(lab: Study) -> dict[str, np.ndarray]:
     """Task -> (N,) labels of the scored dev examples, in their order: whole classes, or STS scores in [0, 5]."""
     stored = lab.card("labels", lambda: {task: _written(lab.scored(task).labels, task) for task in lab.corpus()})
     kinds = {task: float if TASKS[task].kind == "score" else np.int64 for task in stored}
     return {task: np.array(text.split(), dtype=kinds[task]) for task, text in stored.items()}
 
 
-def parity_card(lab) -> dict:
+def parity_card(lab: Study) -> dict:
     """Largest absolute differences from the reference libraries, and where they were measured.
 
     bert: {"random": ..., "encoder": ...}, each with hidden and pooler, against `transformers.BertModel`. adamw: after
@@ -155,7 +156,7 @@ def _counted(card: dict, task: str, split: str, what: str) -> int | None:
     return sum(counts[part] for part in parts) if counts.keys() >= set(parts) else None
 
 
-def _measure_data(lab) -> dict:
+def _measure_data(lab: Study) -> dict:
     corpus, folder = lab.corpus(), lab.encoder_folder()
     tokenizer = load_tokenizer(folder, input_limit(config_of(folder).max_position_embeddings))
     card: dict = {key: {} for key in ("counts", "labels", "off_steps", "lengths", "truncated", "left_out")}
@@ -200,7 +201,7 @@ def _lengths(split: Split, tokenizer) -> tuple[dict, int]:
     return facts | {"mean": round(float(lengths.mean()), 3)}, encoded.truncated
 
 
-def _measure_parity(lab) -> dict:
+def _measure_parity(lab: Study) -> dict:
     with warnings.catch_warnings():
         # Its progress bars look for widgets that a plain kernel does not have; nothing is lost without them.
         warnings.simplefilter("ignore", TqdmWarning)

@@ -100,7 +100,7 @@ def distances(store: RunStore, results: Results) -> pd.DataFrame:
     """
     parts = []
     for _, record, run in runs_of(results):
-        probes = store.probes(record["run_id"])
+        probes = store.probes(record.run_id)
         for task, (space, name) in itertools.product(ENDS, DISTANCES.items()):
             if f"{task}_{name}" in probes:
                 part = {"score": probes[f"{task}_distance_labels"], "distance": probes[f"{task}_{name}"]}
@@ -140,7 +140,7 @@ def _first(store: RunStore, result: RowResult | None) -> tuple[dict, dict[str, n
     if result is None or not result.runs:
         return {}, {}
     _, record, known = next(runs_of({result.row.id: result}))
-    return known, store.probes(record["run_id"])
+    return known, store.probes(record.run_id)
 
 
 def _is_mappable(vectors: np.ndarray) -> bool:

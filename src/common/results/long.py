@@ -23,6 +23,7 @@ import pandas as pd
 from common.declare import reported
 from common.declare.rows import Row, reports, rows
 from common.declare.tasks import TASK_NAMES, TASKS
+from common.runs.record import Record
 from common.runs.session import Results, RowResult
 from common.runs.store import RunStore
 from common.training.evaluate import METRIC_NAMES, OVERALL_TASKS, overall
@@ -115,20 +116,8 @@ def runs_of(results: Results) -> Iterator[tuple[RowResult, dict, dict]]:
     """Every run of these rows: its row's result, its record, and what names row, run and seed in a line of a frame."""
     for row_id, result in results.items():
         for record in result.runs:
-            known = {"seed": record["spec"]["seed"], "run_id": record["run_id"]}
+            known = {"seed": record.seed, "run_id": record.run_id}
             yield result, record, names_of(row_id, result) | known
-
-
-def value(record: dict, metric: str, split: str = "dev") -> float | None:
-    """One metric of a record; None where it is undefined, or the run or the split does not have it."""
-    return record["metrics"].get(split, {}).get(metric)
-
-
-def belongs(record: dict, metric: str, split: str) -> bool:
-    """Whether the run has what the metric is made of; an overall needs all three tasks."""
-    tasks = {task["name"] for task in record["spec"]["tasks"]}
-    is_whole = not metric.startswith("overall") or tasks >= set(OVERALL_TASKS)
-    return is_whole and metric in record["metrics"].get(split, {})
 
 
 def is_trained(of: Row, metric: str) -> bool:
@@ -183,9 +172,9 @@ def _row_scores(
             if source == HERE and not np.isnan(printed):
                 yield known | {"source": REPORTED, "value": printed}
             for record in result.records:
-                if belongs(record, metric, split):
-                    run = {"source": source, "seed": record["spec"]["seed"], "run_id": record["run_id"]}
-                    yield known | run | {"value": value(record, metric, split)}
+                if record.has(metric, split):
+                    run = {"source": source, "seed": record.seed, "run_id": record.run_id}
+                    yield known | run | {"value": record.value(metric, split)}
 
 
 def history(results: Results) -> pd.DataFrame:
@@ -206,10 +195,10 @@ def history(results: Results) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=HISTORY).astype({"value": float}).dropna(subset="value", ignore_index=True)
 
 
-def _dev_scores(record: dict, entry: dict) -> dict[str, float | None]:
+def _dev_scores(record: Record, entry: dict) -> dict[str, float | None]:
     spec = record["spec"]
     fixed = [METRIC_NAMES[t["name"]] for t in spec["tasks"] if spec["encoder"]["frozen"] and not t["trained"]]
-    found = entry["dev"] | {name: value(record, name) for name in fixed}
+    found = entry["dev"] | {name: record.value(name) for name in fixed}
     return found | (overall(found)[0] if fixed else {})
 
 
@@ -224,7 +213,7 @@ def traces(store: RunStore, results: Results, quantities: Iterable[str] = tuple(
     cosine of two tasks' gradients, and the rate. A quantity that a run did not measure has no line."""
     parts = []
     for _, record, known in runs_of(results):
-        probes = store.probes(record["run_id"])
+        probes = store.probes(record.run_id)
         for quantity in quantities:
             if f"trace_{quantity}" in probes:
                 table = probes[f"trace_{quantity}"].astype(float)  # (U, K or P), or (U,)

@@ -23,7 +23,8 @@ from common.declare.tasks import TASK_NAMES, TASKS
 from common.errors import StudyError
 from common.results.facts import labels_card
 from common.results.long import RUN, runs_of
-from common.runs.session import Results
+from common.runs.record import Record
+from common.runs.session import Results, Study
 from common.training.evaluate import METRIC_NAMES, predict
 
 CONTRASTS = {"but", "though", "yet"}
@@ -70,7 +71,7 @@ ALL = SUBSETS["para"]["all"]
 ERRORS = {"missed paraphrases": ("paraphrases", "persons"), "false alarms": ("non-paraphrases", "alike")}
 
 
-def words_card(lab) -> dict[str, dict[str, np.ndarray]]:
+def words_card(lab: Study) -> dict[str, dict[str, np.ndarray]]:
     """Task -> name -> rows of a subset of the scored dev examples (whole numbers, ascending), or `overlap` of pairs and
     `word_score` of reviews, one number an example in their order."""
 
@@ -137,24 +138,24 @@ def word_scores(train: Iterable[str], labels: np.ndarray, dev: Iterable[str]) ->
     return Ridge(alpha=10.0).fit(counts, labels).predict(vectorizer.transform(dev))
 
 
-def answers(lab, record: dict, task: str) -> np.ndarray:
+def answers(lab: Study, record: Record, task: str) -> np.ndarray:
     """(N,) what a run answers to the scored dev examples of a task, by its stored half-precision scores.
 
     Raises:
         StudyError: E-STALE when the labels at hand do not give the record's accuracy, by more than the rounding of
             scores can explain.
     """
-    labels, spec = labels_card(lab)[task], RunSpec.from_dict(record["spec"]).task(task)
-    scores = lab.store.predictions(record["run_id"])[task]
+    labels, spec = labels_card(lab)[task], record.spec.task(task)
+    scores = lab.store.predictions(record.run_id)[task]
     scores = scores.reshape(len(scores), -1)  # (N, C)
     found = predict(spec, scores)
     if TASKS[task].kind == "score":
         is_stale = len(found) != len(labels)
     else:
-        known = record["metrics"]["dev"][METRIC_NAMES[task]]
+        known = record.scores()[METRIC_NAMES[task]]
         is_stale = len(found) != len(labels) or abs((found == labels).mean() - known) > _rounded(spec, scores) + 1e-9
     if is_stale:
-        what = f"the dev labels give another {TASK_NAMES[task]} score to run {record['run_id']} than its record."
+        what = f"the dev labels give another {TASK_NAMES[task]} score to run {record.run_id} than its record."
         raise StudyError("E-STALE", "cards/labels.json", what, "Delete this card and cards/words.json.")
     return found
 
@@ -168,7 +169,7 @@ def _rounded(spec: TaskSpec, scores: np.ndarray) -> float:
     return float((first - second <= 2 * half.max(axis=1)).mean())
 
 
-def subset_frame(lab, results: Results, tasks: tuple[str, ...] = ("sst", "para", "sts")) -> pd.DataFrame:
+def subset_frame(lab: Study, results: Results, tasks: tuple[str, ...] = ("sst", "para", "sts")) -> pd.DataFrame:
     """Dev scores by subset, one line a run, task, subset, true label and quantity.
 
     Quantities: accuracy of SST and Quora (there also by true label), with low and high, Wilson's 95 % interval of so
@@ -177,7 +178,7 @@ def subset_frame(lab, results: Results, tasks: tuple[str, ...] = ("sst", "para",
     """
     words, labels, printed, lines = words_card(lab), labels_card(lab), printed_values(), []
     for (_, record, known), task in product(runs_of(results), tasks):
-        if task not in {t["name"] for t in record["spec"]["tasks"]}:
+        if task not in record.tasks:
             continue
         found, every = answers(lab, record, task), np.arange(len(labels[task]))
         for name, title in SUBSETS[task].items():
@@ -257,7 +258,7 @@ def error_frame(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(ratio=table["rate in subset"] / table["rate over all"].where(table["rate over all"] > 0))
 
 
-def correlation_frame(lab, results: Results) -> pd.DataFrame:
+def correlation_frame(lab: Study, results: Results) -> pd.DataFrame:
     """Does an error go with the words? Pearson's r over dev examples, one line a run and question.
 
     Quora: overlap with the answer "paraphrase", among pairs that are none and among all. STS: overlap with prediction
@@ -266,7 +267,7 @@ def correlation_frame(lab, results: Results) -> pd.DataFrame:
     """
     words, labels, lines = words_card(lab), labels_card(lab), []
     for _, record, known in runs_of(results):
-        present = {t["name"] for t in record["spec"]["tasks"]}
+        present = record.tasks
         for task, question, among, ours in _questions(words, labels):
             if task in present:
                 found = answers(lab, record, task)

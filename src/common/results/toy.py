@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from common.declare.spec import SmartSpec
 from common.methods.smart import smart_loss, symmetric_kl
+from common.runs.session import Study
 from common.seeding import stateless_generator
 
 POINTS, HELD_OUT, NOISE, SEED = 120, 2000, 0.3, 0
@@ -25,7 +26,7 @@ COLUMNS, ROWS = torch.linspace(-2, 3, 61), torch.linspace(-1.6, 2, 49)
 SCORES = {"train": "training accuracy", "held_out": "accuracy on fresh points", "slope": "slope at the boundary"}
 
 
-def toy_card(lab) -> dict:
+def toy_card(lab: Study) -> dict:
     """points (x, y, label), and per weight of the term the network's scores and its probability of class 1 on a grid.
 
     train and held_out are accuracies, slope the mean length of the gradient of that probability at the boundary, per

@@ -99,7 +99,7 @@ def loss_weight_table(store: RunStore, results: Results) -> pd.DataFrame:
 def lowest_totals(store: RunStore, results: Results) -> dict[str, float]:
     """Run id -> the lowest total loss of an update, of runs that learn their weights."""
     frame, found = traces(store, results, ("factor", "loss")), {}
-    kinds = {record["run_id"]: record["spec"]["weighting"]["kind"] for _, record, _ in runs_of(results)}
+    kinds = {record.run_id: record["spec"]["weighting"]["kind"] for _, record, _ in runs_of(results)}
     learned = frame[frame["run_id"].isin(frame.loc[frame["quantity"] == "factor", "run_id"])]
     for run_id, part in learned.groupby("run_id"):
         wide = part.pivot(index="update", columns=["quantity", "of"], values="value")

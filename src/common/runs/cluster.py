@@ -29,6 +29,7 @@ from common.errors import StudyError
 from common.paths import places
 from common.runs.pool import LOOK_EVERY_S, TELL_EVERY_S, Event, Job, Watch
 from common.runs.progress import terminal
+from common.runs.record import Record
 from common.runs.store import RunStore
 from common.runs.train import materials
 from common.training.loop import code_hash
@@ -47,7 +48,7 @@ class Origin:
     source: str  # the data, a name or a path
     encoder: str  # as source
     data: dict[str, str]  # task -> hash
-    weights: str
+    encoder_hashes: dict[str, str]  # of weights, config and tokenizer
     code: str
 
     def here(self) -> Origin:
@@ -58,19 +59,20 @@ class Origin:
         """
         source, encoder = os.environ.get("STUDY_DATA", self.source), os.environ.get("STUDY_ENCODER", self.encoder)
         shared = materials(source, encoder, places(self.profile).encoders)
-        return replace(
-            self, source=source, encoder=encoder, data=shared.data_hashes, weights=shared.weights_hash, code=code_hash()
-        )
+        hashes = {"data": shared.data_hashes, "encoder_hashes": shared.encoder_hashes, "code": code_hash()}
+        return replace(self, source=source, encoder=encoder, **hashes)
 
-    def made(self, record: dict) -> bool:
+    def made(self, record: Record) -> bool:
         """Whether a record in a worker's store comes from here: its code may have been another when it was trained."""
-        hashes = {name: record["hashes"][name] for name in ("data", "weights")}
-        return not replace(self, code=record["environment"]["code"], **hashes).differences(self)
+        hashes = dict(record["hashes"])
+        then = replace(self, data=hashes.pop("data"), encoder_hashes=hashes, code=record["environment"]["code"])
+        return not then.differences(self)
 
     def differences(self, other: Origin) -> list[str]:
         """What of the other is not as here: code, encoder, or names of data sets."""
         names = [f"data of {name}" for name, digest in self.data.items() if other.data.get(name) != digest]
-        return names + [name for name in ("weights", "code") if getattr(self, name) != getattr(other, name)]
+        names += [name for name, digest in self.encoder_hashes.items() if other.encoder_hashes.get(name) != digest]
+        return names + ["code"] * (self.code != other.code)
 
 
 class Cluster:

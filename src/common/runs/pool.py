@@ -67,7 +67,8 @@ class Job:
     """One run to train, as plain values."""
 
     run_id: str
-    label: str
+    row: dict[str, str]  # id, label and report of the row that asks for it
+    label: str  # what logs and the terminal call it
     spec: dict  # as it runs here
     written: dict  # as the report has it
     profile: str

@@ -30,6 +30,7 @@ from common.paths import Places
 from common.runs import combine
 from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
 from common.runs.progress import Progress, terminal, told_failure
+from common.runs.record import Record
 from common.runs.store import RunStore
 from common.training import loop
 from common.training.evaluate import sample
@@ -56,12 +57,15 @@ class RowResult:
     """
 
     row: Row
-    records: tuple[dict, ...]
+    records: tuple[Record, ...]
     failures: tuple[Failure, ...] = ()
     coincides_with: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", tuple(map(Record, self.records)))
+
     @property
-    def runs(self) -> tuple[dict, ...]:
+    def runs(self) -> tuple[Record, ...]:
         """The records that are runs of their own, with arrays in the store."""
         return tuple(record for record in self.records if "parts" not in record)
 
@@ -194,16 +198,16 @@ class Study:
             lines.setdefault(plan.row.id, line)
         return list(lines.values())
 
-    def stale(self, record: dict) -> list[str]:
-        """What the run was trained on that is here and differs: names of data sets, or the encoder."""
+    def stale(self, record: Record) -> list[str]:
+        """What the run was trained on that is here and differs: data sets, the encoder's weights, config, tokenizer."""
         is_here = self.source and not (self.data == "hub" and self.report_only)  # a report fetches nothing
-        data, encoder = _fingerprint(self.source) if is_here else {}, _weights_sha256(self.encoder_source)
+        data, encoder = _fingerprint(self.source) if is_here else {}, _encoder_hashes(self.encoder_source)
         changed = [name for name, digest in record["hashes"]["data"].items() if data.get(name, digest) != digest]
-        return changed + [self.encoder] * (encoder not in (None, record["hashes"]["weights"]))
+        return changed + [f"{self.encoder} ({name})" for name in encoder if record["hashes"].get(name) != encoder[name]]
 
-    def refuse_stale(self, records: Iterable[dict]) -> None:
+    def refuse_stale(self, records: Iterable[Record]) -> None:
         """Raise StudyError naming the runs that were trained on other data or weights than those here."""
-        changed = {record["run_id"]: self.stale(record) for record in records}
+        changed = {record.run_id: self.stale(record) for record in records}
         problems = tuple(f"{run_id} ({', '.join(names)})" for run_id, names in changed.items() if names)
         if problems:
             what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
@@ -251,7 +255,8 @@ class Study:
     def _job(self, plan: Planned, force: bool) -> Job:
         return Job(
             run_id=plan.run_id,
-            label=f"{plan.row.label}, seed {plan.applied.seed}",
+            row={"id": plan.row.id, "label": plan.row.label, "report": plan.row.report},
+            label=str(plan).partition(":")[0],
             spec=to_dict(plan.applied),
             written=to_dict(plan.written),
             profile=self.profile.name,
@@ -298,9 +303,9 @@ class Study:
         except ModuleNotFoundError as error:
             fix = "Install it: pip install -e '.[cluster]'"
             raise StudyError("E-CLUSTER", "--scheduler", f"the package {error.name} is missing.", fix) from error
-        digest = weights.file_sha256(self.encoder_folder() / weights.WEIGHT_FILE)
+        hashes = weights.encoder_hashes(self.encoder_folder())
         origin = Origin(
-            self.profile.name, self.source, self.encoder_source, _fingerprint(self.source), digest, loop.code_hash()
+            self.profile.name, self.source, self.encoder_source, _fingerprint(self.source), hashes, loop.code_hash()
         )
         return Cluster(self.scheduler, origin)
 
@@ -327,7 +332,7 @@ class Study:
             )
         return results
 
-    def _combined(self, row: Row, records: list[dict]) -> tuple[dict, ...]:
+    def _combined(self, row: Row, records: list[Record]) -> tuple[dict, ...]:
         """One record per seed; a row of several models needs all of them."""
         if row.combine == "random":
             return tuple(combine.random_answers(self, seed) for seed in self.seeds)
@@ -335,7 +340,7 @@ class Study:
             return tuple(records)
         by_seed: dict[int, list[dict]] = {}
         for record in records:
-            by_seed.setdefault(record["spec"]["seed"], []).append(record)
+            by_seed.setdefault(record.seed, []).append(record)
         return tuple(combine.per_task(found) for found in by_seed.values() if len(found) == len(row.specs))
 
     def _command(self) -> str:
@@ -431,9 +436,9 @@ def _fingerprint(source: str) -> dict[str, str]:
 
 
 @functools.cache
-def _weights_sha256(encoder: str) -> str | None:
-    """Hash of the encoder's weights where they are on this machine; nothing is fetched for it."""
+def _encoder_hashes(encoder: str) -> dict[str, str]:
+    """Hashes of the encoder's files where they are on this machine, else none; nothing is fetched for it."""
     has_minilm = encoder == "minilm-l6" and any(metadata.distributions(name=weights.MINILM_PACKAGE))
     if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or has_minilm):
-        return None
-    return weights.file_sha256(weights.resolve_encoder(encoder) / weights.WEIGHT_FILE)
+        return {}
+    return weights.encoder_hashes(weights.resolve_encoder(encoder))

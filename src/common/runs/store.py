@@ -32,6 +32,7 @@ from common.declare.spec import canonical_json
 from common.errors import StudyError
 from common.files import atomic_write, sync_folder
 from common.paths import Places
+from common.runs.record import Record
 
 SCHEMA = 1
 RECORD, PREDICTIONS, PROBES = "record.json", "predictions.parquet", "probes.safetensors"
@@ -70,7 +71,7 @@ class RunStore:
             return f"{error.where}: {error.what}"
         return None
 
-    def get(self, run_id: str) -> dict:
+    def get(self, run_id: str) -> Record:
         """The record of a run, after checking it and the files beside it against their hashes.
 
         Raises:
@@ -79,7 +80,7 @@ class RunStore:
         folder = self.folder(run_id)
         if not self.present(run_id):
             raise StudyError("E-MISSING", run_id, "the store holds no such run.", "Train it first.")
-        return _checked(folder, run_id)
+        return Record(_checked(folder, run_id))
 
     def names(self) -> list[str]:
         """Ids of all runs that are there, sound or not."""

@@ -44,6 +44,7 @@ def train(job: Job, report: loop.Progress) -> dict[str, bytes]:
     )
     described = {
         "run_id": job.run_id,
+        "row": job.row,
         "spec": to_dict(spec),
         "written": to_dict(written),
         "profile": profile.name,

@@ -36,10 +36,11 @@ from common.data.split import Split
 from common.declare.rows import Example
 from common.declare.spec import RunSpec, to_dict
 from common.errors import StudyError
+from common.machine import processor
 from common.methods.sampling import SCHEDULES, Epoch
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
-from common.model.weights import WEIGHT_FILE, file_sha256
+from common.model.weights import encoder_hashes, hub_revision
 from common.seeding import stateless_generator
 from common.training import checkpoint, evaluate
 from common.training.features import FrozenFeatures
@@ -97,8 +98,9 @@ class Materials:
         return fingerprint(self.corpus)
 
     @functools.cached_property
-    def weights_hash(self) -> str:
-        return file_sha256(self.encoder_folder / WEIGHT_FILE)
+    def encoder_hashes(self) -> dict[str, str]:
+        """Of weights, config and tokenizer."""
+        return encoder_hashes(self.encoder_folder)
 
     @functools.cached_property
     def encoded(self) -> dict[tuple, Encoded]:
@@ -326,7 +328,7 @@ def _end_epoch(state: _Run, entry: dict, started: float) -> None:
 def _origin(state: _Run, materials: Materials) -> dict:
     """What a checkpoint must have been made on."""
     facts = {name: value for name, value in environment().items() if name != "python"}
-    hashes = {"data": [materials.data_hashes[t.name] for t in state.spec.tasks], "weights": materials.weights_hash}
+    hashes = {"data": [materials.data_hashes[t.name] for t in state.spec.tasks], **materials.encoder_hashes}
     return {"spec": to_dict(state.spec), "device": state.model.device.type, **facts, **hashes}
 
 
@@ -428,10 +430,12 @@ def _describe(state: _Run, materials: Materials) -> dict:
     parameters = list(model.parameters())
     scored = {name: min(len(state.dev[name]), spec.dev_examples or len(state.dev[name])) for name in state.train}
     return {
-        "environment": environment() | {"precision": spec.precision, "device": _device_name(model.device)},
+        "environment": environment()
+        | {"precision": spec.precision, "device": _device_name(model.device)}
+        | {"revision": hub_revision(materials.encoder_folder)},
         "hashes": {
             "data": {task.name: materials.data_hashes[task.name] for task in spec.tasks},
-            "weights": materials.weights_hash,
+            **materials.encoder_hashes,
         },
         "history": state.history,
         "trace": {"tasks": state.log.tasks, "pairs": state.log.pairs},
@@ -479,7 +483,7 @@ def environment() -> dict:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "platform": f"{sys.platform}-{platform.machine()}",
-        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "code": code_hash(),
     }
