@@ -8,7 +8,8 @@ from common.declare.spec import RunSpec
 from common.training.evaluate import OVERALL_TASKS
 
 KIND_CHARACTERS = 40
-KIND = ("code", "torch", "processor", "threads", "precision", "device", "revision")
+KIND = ("code", "torch", "processor", "threads", "precision", "device")
+KIND += ("revision", "weights", "config", "tokenizer")
 
 
 class Record(dict):
@@ -35,8 +36,8 @@ class Record(dict):
     @property
     def kind(self) -> dict[str, str]:
         """What decides the digits of a run beside its spec: the program, the machine, the encoder and the data."""
-        made, hashes = self.get("environment", {}), dict(self.get("hashes", {}))
-        facts = {name: made[name] for name in KIND if name in made} | hashes.pop("data", {}) | hashes
+        made, hashes = self.get("environment", {}), self.get("hashes", {})
+        facts = {name: found[name] for found in (made, hashes) for name in KIND if name in found} | hashes.get("data", {})
         return {name: str(value)[:KIND_CHARACTERS] for name, value in facts.items()}
 
     @property
