@@ -37,8 +37,8 @@ class Record(dict):
     def kind(self) -> dict[str, str]:
         """What decides the digits of a run beside its spec: the program, the machine, the encoder and the data."""
         made, hashes = self.get("environment", {}), self.get("hashes", {})
-        facts = {name: found[name] for found in (made, hashes) for name in KIND if name in found} | hashes.get("data", {})
-        return {name: str(value)[:KIND_CHARACTERS] for name, value in facts.items()}
+        facts = {name: found[name] for found in (made, hashes) for name in KIND if name in found}
+        return {name: str(value)[:KIND_CHARACTERS] for name, value in (facts | hashes.get("data", {})).items()}
 
     @property
     def parts(self) -> tuple[str, ...]:
