@@ -44,7 +44,8 @@ def learning_curves(frame: pd.DataFrame) -> Figure:
     """Scores and losses after every epoch, one panel each and one line a model, dev solid and train dashed."""
     metrics = [metric for metric in TITLES if metric in set(frame["metric"])]
     columns = len(metrics) if len(metrics) < 4 else 2
-    figure, axes = panels(-(-len(metrics) // columns), columns, 4.6 if columns > 2 else 6.4, 4.9)
+    width = {1: 8.6, 2: 6.4}.get(columns, 4.6)
+    figure, axes = panels(-(-len(metrics) // columns), columns, width, 4.9)
     labels, is_one_split = list(dict.fromkeys(frame["label"])), frame["split"].nunique() == 1
     models = {"style": "label", "style_order": labels, "dashes": False, "markers": list(MARKERS[: len(labels)])}
     looks = LINE | (models if is_one_split else SPLITS) | {"hue": "label", "palette": row_colours(frame)}
