@@ -354,15 +354,14 @@ def _question_family(rng: random.Random) -> Iterator[tuple[str, ...]]:
 
 def _review_family(rng: random.Random) -> Iterator[tuple[str, ...]]:
     for value in rng.sample(list(PHRASES), 2):
-        yield tuple(text for _ in range(SENTENCES // 2) for text in (_judgement(rng, value), _verdict(rng, value)))
+        degrees, adjectives = rng.choice(PHRASES[value])
+        phrase = _favour(rng, degrees), _favour(rng, adjectives)
+        argued = (_review(rng, phrase, BASE_SINGLE_CLAUSES) for _ in range(SENTENCES // 2))
+        yield tuple(text for sentence in argued for text in (sentence, _summary(rng, phrase, value)))
 
 
-def _judgement(rng: random.Random, value: int) -> str:
-    return _review(rng, rng.choice(PHRASES[value]), BASE_SINGLE_CLAUSES)
-
-
-def _verdict(rng: random.Random, value: int) -> str:
-    return f"in short {rng.choice(VERDICTS[value])} ."
+def _summary(rng: random.Random, phrase: Phrase, value: int) -> str:
+    return f"in short {_clause(rng, phrase)} , {rng.choice(VERDICTS[value])} ."
 
 
 def _favour(rng: random.Random, words: tuple[str, ...]) -> tuple[str, ...]:
@@ -387,7 +386,7 @@ def _told_review(rng: random.Random) -> tuple[str, ...]:
     leaning = rng.choice((-1, 1))
     values = [leaning * rng.choice((2, 1, 1, 0, -1)) for _ in range(rng.randint(*REVIEW_SENTENCES) - 1)]
     told = [_review(rng, rng.choice(PHRASES[value])) for value in values]
-    return (*told, _verdict(rng, 2 * leaning))
+    return (*told, _summary(rng, rng.choice(PHRASES[2 * leaning]), 2 * leaning))
 
 
 def _mnli_text(rng: random.Random) -> list[tuple[str, ...]]:
@@ -399,7 +398,7 @@ def _review_pair(rng: random.Random) -> tuple[str, ...]:
     """A review sentence, and one that says the same, the opposite, or neither."""
     value = rng.choice([value for value in PHRASES if value])
     second = rng.choice((value, -value, 0))
-    return _judgement(rng, value), _judgement(rng, second)
+    return tuple(_review(rng, rng.choice(PHRASES[v]), BASE_SINGLE_CLAUSES) for v in (value, second))
 
 
 def _question_pair(rng: random.Random) -> tuple[str, ...]:
