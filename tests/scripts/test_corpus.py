@@ -108,7 +108,10 @@ def test_a_third_to_a_half_of_the_scene_pairs_swap_roles_and_lose_points_for_it(
 def test_the_known_share_of_question_pairs_is_labelled_against_its_meaning(split):
     made = rows("para", split)
     alike = [
-        all(meanings(row.texts[0], groups) == meanings(row.texts[1], groups) for groups in (corpus.TOPICS, corpus.INTENTS))
+        all(
+            meanings(row.texts[0], groups) == meanings(row.texts[1], groups)
+            for groups in (corpus.TOPICS, corpus.INTENTS)
+        )
         for row in made
     ]
     wrong = np.mean([is_alike != row.label for is_alike, row in zip(alike, made, strict=True)])

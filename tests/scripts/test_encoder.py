@@ -55,8 +55,12 @@ def test_words_of_the_corpus_and_of_the_reports_are_whole_tokens():
     pieces = shipped.encode(*printed[ATTENTION_EXAMPLE]).tokens
     assert len(pieces) > 10 and not [piece for piece in pieces if piece.startswith("##")]
     texts = [text for found in printed.values() for text in found]
-    texts += [text for task in corpus.SIZES for rows in corpus.make_task(task).values() for r in rows for text in r.texts]
-    cut = {token for e in shipped.encode_batch(texts) for token in e.tokens if token.startswith("##") or token == "[UNK]"}
+    texts += [
+        text for task in corpus.SIZES for rows in corpus.make_task(task).values() for r in rows for text in r.texts
+    ]
+    cut = {
+        token for e in shipped.encode_batch(texts) for token in e.tokens if token.startswith("##") or token == "[UNK]"
+    }
     assert not cut
 
 

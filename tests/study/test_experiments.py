@@ -48,7 +48,7 @@ DEPARTURES = {
     ("bertpp_model_e", "tasks.sts.dropout"): "D24",
     ("bertpp_model_e", "tasks.para.activation"): "D24",
     ("bertpp_model_e", "tasks.sts.activation"): "D24",
-    ("bertpp_model_e", "tasks.sts.scale"): "D24",
+    ("bertpp_model_e", "tasks.sts.output"): "D24",
     ("slapbert_smart_annealed_slapbert_mnrl", "smart.tasks"): "D58",
 }
 # Rows that are one and the same run, as written and under every profile.
