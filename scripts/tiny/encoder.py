@@ -2,8 +2,8 @@
 
 A BERT of 2 layers, pretrained as Devlin et al. 2019 (section 3.1) have it, with masked words and next-sentence
 prediction, on the base text of the embedded corpus (`corpus.py`): documents that restate one scene, one question or one
-opinion of a film, the opinion now in a sentence and now in a headline of one word. So its vectors carry who does what,
-what is asked and what is thought, as those of a published checkpoint do; no label of a task is used. Its vocabulary is
+opinion of a film, and sum the opinion up in a word, as real reviews do. So its vectors carry who does what, what is
+asked and what is thought, as those of a published checkpoint do; no label of a task is used. Its vocabulary is
 the words of the embedded corpus and of the reports' own example sentences, so that attention maps of either can be
 read; the reports' words that the base text lacks keep their random start.
 
