@@ -39,6 +39,10 @@ TRIED = 6  # other values of one field, over rows, before it counts as dead
 # Numbers to try beside the default, where that may decide alike on so few examples.
 OTHERS = {"tasks.threshold": (0.5, 0.9, 0.99, 0.999)}
 TINY = "the tiny encoder of these tests leaves one value that fits: its width is no multiple of another number of heads"
+# A value whose change needs what these tests' random encoder does not give, and the test that shows it instead.
+SHOWN_ELSEWHERE = {
+    "tasks.output = relu": "no cosine is negative here; see test_relu_of_a_cosine_as_logit in tests/model/test_heads.py"
+}
 UNTESTED = {
     "encoder.pals.size": TINY,
     "encoder.pals.heads": TINY,
@@ -198,7 +202,9 @@ def _numbers(outcome) -> str:
 def test_a_field_put_back_to_its_default_changes_a_number_of_the_record(field, outcome_of):
     places = [(spec, other) for spec, *place in BY_FIELD[field] for other in _alternatives(spec, *place)]
     changed = (_numbers(outcome_of(spec)) != _numbers(outcome_of(other)) for spec, other in places[:TRIED])
-    if places:
+    if field in SHOWN_ELSEWHERE:
+        assert not any(changed), "it changes a number after all: take it off the list"
+    elif places:
         assert any(changed), f"{field}: ran in other ways and nothing changed"
     else:
         assert field.split(" = ")[0] in UNTESTED, f"{field} has no other value that fits"

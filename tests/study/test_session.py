@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,16 +134,19 @@ def test_the_worker_trains_what_a_direct_call_trains(out: Path) -> None:
         np.testing.assert_array_equal(stored[task], scores.reshape(stored[task].shape).astype(np.float16))
 
 
-def test_a_changed_field_is_another_run_and_equal_rows_are_marked(out: Path) -> None:
+def test_a_changed_field_is_another_run_and_equal_rows_are_marked(out: Path, capsys) -> None:
     row = two_rows()[0]
-    same = study.variant(row, "same", "the same again", batch_size=row.specs[0].batch_size)
-    other = study.variant(row, "other", "another rate", optimizer=replace(row.specs[0].optimizer, lr=2e-5))
+    same = study.variant(row, "same", **{"batch_size": row.specs[0].batch_size})
+    other = study.variant(row, "other", **{"optimizer.lr": 2e-5})
     here = lab(report_only=True)
     for each in (row, other):
         put(here, each)
     results = here.run([row, same, other])
-    assert [results[name].coincides_with for name in (row.id, "same", "other")] == [None, row.id, None]
-    assert results["same"].records == results[row.id].records != results["other"].records
+    assert [results[each.id].coincides_with for each in (row, same, other)] == [None, row.id, None]
+    assert results[same.id].records == results[row.id].records != results[other.id].records
+    told = capsys.readouterr().out
+    assert f"{same.id}: asked -> runs here: batch_size 32 -> 8. THE SAME RUN as {row.id}" in told
+    assert f"{other.id}: asked -> runs here: optimizer.lr 2e-05 -> 0.0008." in told
 
 
 def test_report_only_names_what_is_missing_and_trains_nothing(out: Path) -> None:
