@@ -101,7 +101,7 @@ def test_masked_loss_and_gradients_equal_the_librarys_masked_language_model(enco
     assert mine["bert.pooler.dense.weight"].grad is None and mine["cls.seq_relationship.weight"].grad is None
 
 
-def test_masked_loss_on_the_shipped_heads_equals_the_librarys(tokenizer):
+def test_masked_loss_on_the_shipped_heads_equals_the_librarys():
     model, uncut = pretrain.load(paths.TINY_BERT)
     batch = masked_batch(uncut, size=128)
     theirs = BertForMaskedLM.from_pretrained(paths.TINY_BERT, dtype=torch.float32).eval()
