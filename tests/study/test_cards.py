@@ -5,7 +5,7 @@ import pytest
 
 from common.errors import StudyError
 from common.study import open_study
-from common.study.cards import data_card, labels_card, parity_card
+from common.study.cards import _off_steps, data_card, labels_card, parity_card
 
 
 @pytest.fixture
@@ -25,7 +25,15 @@ def test_data_card_counts_what_the_corpus_holds(lab):
         assert lengths["bins"][0] <= lengths["mean"] <= lengths["max"] < lengths["bins"][-1]
     found = card["labels"]["sts"]["dev"]["4 to 5"]
     assert found == int((corpus["sts"]["dev"].labels >= 4).sum())
+    assert card["off_steps"].keys() == {"sts"}
+    scores = [round(5 * score, 3) for score in corpus["sts"]["train"].labels.tolist()]
+    assert card["off_steps"]["sts"]["train"] == sum(not score.is_integer() for score in scores)
     assert card["labels"]["sst"]["dev"]["2"] == int((corpus["sst"]["dev"].labels == 2).sum())
+
+
+def test_scores_off_the_steps_are_told_from_rounding():
+    scores = np.array([0, 0.2, 0.6, 0.6000001, 4.8, 5, 3.75, 3.333, 0.5])
+    assert _off_steps(scores) == 3 and _off_steps(scores.astype(np.float32)) == 3
 
 
 def test_parity_card_holds_float32_rounding_and_nothing_more(lab):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from common.study import frames, reported
+from common.data import sources
+from common.study import cards, frames, reported
 from common.study.baselines import Baselines
 from common.study.rows import row, rows
 from common.study.session import Results, RowResult
@@ -18,6 +19,7 @@ CARD = {
         "sts": {"train": {"0 to 1": 2, "4 to 5": 3}},
         "cfimdb": {"dev": {"0": 2, "1": 2}},
     },
+    "off_steps": {"sts": {"train": 2, "dev": 1}},
     "lengths": {
         task: {"bins": [3.0, 5.0, 9.0], "counts": [6, 2], "max": 9, "mean": 4.5}
         for task in ("sst", "para", "sts", "cfimdb")
@@ -53,12 +55,36 @@ def result(row_id: str) -> RowResult:
 
 def test_stated_counts_stand_beside_ours_with_their_difference() -> None:
     frame = frames.stated_frame(CARD)
-    found = frame[(frame["task"] == "Quora") & (frame["split"] == "train")].set_index("what")
+    found = frame[(frame["corpus"] == "Quora") & (frame["part"] == "train")].set_index("what")
     assert found.loc["rows", "stated"] == 141506 and found.loc["rows", "here"] == 8
     assert found.loc["label 1", "here"] == 2 and found.loc["label 1", "difference"] == 2 - 52273
     assert found.loc["label 0", "stated"] + found.loc["label 1", "stated"] == 141498
-    test = frame[(frame["task"] == "Quora") & (frame["split"] == "test")]
+    test = frame[(frame["corpus"] == "Quora") & (frame["part"] == "test")]
     assert test["here"].isna().all(), "a split that is not there is no zero"
+
+
+def test_a_whole_corpus_is_counted_where_all_its_parts_are_there() -> None:
+    card = CARD | {"counts": {"sst": {"train": 10, "dev": 4, "test": 3}, "para": {"train": 8, "dev": 4}}}
+    whole = frames.stated_frame(card).query("part == 'all'").drop_duplicates(["corpus", "what"])
+    found = whole.set_index(["corpus", "what"])["here"]
+    assert found["SST", "rows"] == 17 and found["STS", "scores off steps of 0.2"] == 3
+    uncounted = set(found.index) - {("SST", "rows"), ("STS", "scores off steps of 0.2")}
+    assert found[list(uncounted)].isna().all() and ("SST", "phrases") in uncounted and ("MultiNLI", "rows") in uncounted
+
+
+def test_sizes_of_the_courses_files_are_what_the_reports_state_or_differ_by_what_is_known(cs224n) -> None:
+    corpus = sources.load(cs224n)
+    card = {"counts": {task: {name: len(part) for name, part in parts.items()} for task, parts in corpus.items()}}
+    labelled = {name: part.labels for name, part in corpus["sts"].items() if part.labels is not None}
+    card |= {"labels": {}, "off_steps": {"sts": {name: cards._off_steps(labels) for name, labels in labelled.items()}}}
+    assert card["off_steps"]["sts"] == {"train": 725, "dev": 97}
+    rows = frames.stated_frame(card).query("what == 'rows'").set_index(["report", "corpus", "part"])["difference"]
+    for report in ("bertpp", "gu", "siar", "slapbert"):
+        assert rows[report, "SST", "all"] == rows[report, "STS", "all"] == 0
+    assert rows["siar", "CFIMDB", "all"] == 6 and rows["slapbert", "SST", "dev"] == 0
+    parts = ("train", "dev", "test")
+    assert [rows["bertpp", "STS", part] for part in parts] == [-1, -1, -1]
+    assert [rows["bertpp", "SST", part] for part in parts] == [0, 1101 - 245, 2210 - 488]
 
 
 def test_label_shares_add_up_to_one_for_each_source() -> None:
@@ -78,6 +104,7 @@ def test_length_histogram_keeps_its_edges_and_the_share_cut() -> None:
 def test_constant_answer_is_the_most_frequent_dev_label() -> None:
     frame = frames.constant_frame(CARD).set_index("task")
     assert frame.loc["SST", "label"] == "1" and frame.loc["SST", "accuracy"] == 0.75
+    assert frame.loc["SST", "balanced accuracy"] == 0.5, "one of the two classes that occur"
 
 
 def test_left_out_rows_are_named_and_none_is_said() -> None:

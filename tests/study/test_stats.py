@@ -197,6 +197,13 @@ def test_examples_of_two_models_stand_side_by_side_and_holes_say_why() -> None:
     assert yuan.tolist() == ["STS", "not printed", *["illegible"] * 2, *["not predicted"] * 2]
 
 
+def test_a_sentence_that_a_report_shows_with_its_label_alone_has_no_prediction_of_it() -> None:
+    """SlapBERT's Table 5 has samples of the data; its section 6 has predictions."""
+    frame = stats.examples_frame({"": result("slapbert_setup2")}, "slapbert")
+    assert frame["label"].tolist() == [2, 0, 0.6, 1, 1, 5]
+    assert frame["reported"].tolist() == [4, 1, 3.5, *["not printed"] * 3]
+
+
 def test_history_has_every_metric_and_loss_once_a_seed() -> None:
     frame = stats.history_frame({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), record(PAIR, 1, sts_corr=None))})
     assert len(frame) == 6 and set(frame["trained"]) == {"SST"}

@@ -163,6 +163,13 @@ def test_head_table_gives_the_range_over_the_draws() -> None:
     assert table["", "random heads"]["STS Pearson r"] == 2
 
 
+def test_batches_under_cycling_are_the_printed_ones_at_batch_eight() -> None:
+    """141,498 pairs and 6,040 in batches of 8: 17,688 and 755, 22.43 times as many more."""
+    frame = stepwise.batch_frame()
+    assert frame["printed"].tolist() == frame["at batch 8"].tolist() == [755, 17688, 2243]
+    assert frame["at batch 16"].tolist() == [378, 8844, 2240]
+
+
 def test_nothing_finished_gives_frames_without_lines() -> None:
     results = study(failed=tuple(MODELS))
     assert stepwise.curve_frame(results, "sts_corr").empty and stepwise.head_frame(results).empty

@@ -2,6 +2,7 @@
 
 from common.study.baselines import baselines
 from common.study.cards import data_card, parity_card
+from common.study.reported.inconsistencies import inconsistencies_frame
 from common.study.rows import Row, changes, examples, row, rows, variant
 from common.study.session import Failure, Results, RowResult, Study, open_study
 
@@ -15,6 +16,7 @@ __all__ = [
     "changes",
     "data_card",
     "examples",
+    "inconsistencies_frame",
     "open_study",
     "parity_card",
     "row",

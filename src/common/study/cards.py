@@ -24,6 +24,7 @@ from common.training.loop import environment
 from common.training.optim import AdamW
 
 LENGTH_BINS = 24
+SCORE_STEP = 0.2  # the granularity that Gu (section 5.1) gives for STS labels
 PARITY_STEPS = 50
 RANDOM_CONFIG = BertConfig(97, 48, 3, 4, 64, max_position_embeddings=40, layer_norm_eps=1e-12)
 
@@ -31,8 +32,9 @@ RANDOM_CONFIG = BertConfig(97, 48, 3, 4, 64, max_position_embeddings=40, layer_n
 def data_card(lab) -> dict:
     """What the data of this study holds, per task and split.
 
-    counts, labels (label or score bin -> n), lengths (tokens with special ones, both sentences of a pair in one input:
-    bins, counts, max, mean), truncated, left_out (ids), fingerprint.
+    counts, labels (label or score bin -> n), off_steps (scores off multiples of SCORE_STEP -> n), lengths (tokens with
+    special ones, both sentences of a pair in one input: bins, counts, max, mean), truncated, left_out (ids),
+    fingerprint.
     """
     return card(lab, "data", lambda: _measure_data(lab))
 
@@ -68,12 +70,14 @@ def card(lab, name: str, measure: Callable[[], dict]) -> dict:
 def _measure_data(lab) -> dict:
     corpus, folder = lab.corpus(), lab.encoder_folder()
     tokenizer = load_tokenizer(folder, input_limit(config_of(folder).max_position_embeddings))
-    card: dict = {key: {} for key in ("counts", "labels", "lengths", "truncated", "left_out")}
+    card: dict = {key: {} for key in ("counts", "labels", "off_steps", "lengths", "truncated", "left_out")}
     for task, splits in corpus.items():
         card["counts"][task] = {name: len(split) for name, split in splits.items()}
         card["left_out"][task] = {name: list(split.left_out) for name, split in splits.items() if split.left_out}
         labelled = {name: split for name, split in splits.items() if split.labels is not None}
         card["labels"][task] = {name: _label_counts(task, split.labels) for name, split in labelled.items()}
+        if TASKS[task].kind == "score":
+            card["off_steps"][task] = {name: _off_steps(split.labels) for name, split in labelled.items()}
         card["lengths"][task], card["truncated"][task] = _lengths(splits["train"], tokenizer)
     return card | {"max_tokens": tokenizer.truncation["max_length"], "fingerprint": fingerprint(corpus)}
 
@@ -90,6 +94,12 @@ def _label_counts(task: str, labels: np.ndarray) -> dict[str, int]:
         return {str(label): int((labels == label).sum()) for label in range(TASKS[task].num_classes)}
     counts, edges = np.histogram(labels, bins=np.arange(TASKS[task].low, TASKS[task].high + 1))
     return {f"{int(low)} to {int(low) + 1}": int(n) for low, n in zip(edges[:-1], counts, strict=True)}
+
+
+def _off_steps(scores: np.ndarray) -> int:
+    """How many scores lie between two multiples of the step, by more than rounding."""
+    steps = scores.astype(float) / SCORE_STEP
+    return int((np.abs(steps - steps.round()) > 1e-4).sum())
 
 
 def _lengths(split: Split, tokenizer) -> tuple[dict, int]:

@@ -15,7 +15,7 @@ import pandas as pd
 from common.data.tasks import TASKS
 from common.study import reported
 from common.study.baselines import CONSTANT_LABEL, CONSTANT_ROW, Baselines
-from common.study.reported import stated
+from common.study.reported import OFF_STEPS, SPLITS, stated
 from common.study.rows import Row, rows
 from common.study.session import Results, RowResult
 from common.study.stats import (
@@ -50,6 +50,8 @@ SHARE_NAMES = {
     "special": "special tokens",
 }
 CONSTANT, ZERO_SHOT = "constant", "zero-shot"
+CORPUS_NAMES = TASK_NAMES | {"imdb": "IMDB", "mnli": "MultiNLI", "sick": "SICK"}
+LABELLED = ("train", "dev")
 
 
 def in_table(results: Results, report: str, table: str) -> Results:
@@ -78,14 +80,15 @@ def numbers(results: Results) -> dict[str, float | str]:
 
 
 def stated_frame(card: dict) -> pd.DataFrame:
-    """Counts that the reports state, beside ours: what differs, and why where it is known."""
+    """Counts that the reports state, beside ours: what differs, and why where it is known.
+
+    A corpus is counted whole where all its parts are at hand; phrases and texts for pretraining are not counted.
+    """
     lines = []
     for fact in stated():
-        counts = card["labels"] if fact["what"].startswith("label ") else card["counts"]
-        found = counts.get(fact["task"], {}).get(fact["split"])
-        if isinstance(found, dict):
-            found = found.get(fact["what"].removeprefix("label "), 0)
-        known = {"report": fact["report"], "task": TASK_NAMES[fact["task"]], "split": fact["split"]}
+        known = {"report": fact["report"], "section": fact["section"]}
+        known |= {"corpus": CORPUS_NAMES[fact["task"]], "part": fact["split"]}
+        found = _counted(card, fact["task"], fact["split"], fact["what"])
         difference = None if found is None else found - fact["stated"]
         counted = {"what": fact["what"], "stated": fact["stated"], "here": found, "difference": difference}
         lines.append(known | counted | {"remark": fact["remark"]})
@@ -124,13 +127,17 @@ def length_frame(card: dict) -> pd.DataFrame:
 
 
 def constant_frame(card: dict, split: str = "dev") -> pd.DataFrame:
-    """Accuracy of the best constant answer to each task with classes: its label and its share."""
+    """Accuracy of the best constant answer to each task with classes: its label and its share.
+
+    Balanced accuracy (BERT++, section 4.2, which gave it up) is the mean over classes of the share answered right.
+    """
     lines = []
     for task in (task for task in card["labels"] if TASKS[task].kind == "classes"):
         counts = card["labels"][task][split]
         label = max(counts, key=counts.get)
         total = sum(counts.values())
-        lines.append({"task": TASK_NAMES[task], "n": total, "label": label, "accuracy": counts[label] / total})
+        scores = {"accuracy": counts[label] / total, "balanced accuracy": 1 / sum(map(bool, counts.values()))}
+        lines.append({"task": TASK_NAMES[task], "n": total, "label": label} | scores)
     return pd.DataFrame(lines)
 
 
@@ -174,6 +181,17 @@ def metric_frame(
             lines += [line | found for found in _measured(result, metric, split, against)]
     lines += _baseline_lines(against, metrics) if split == "dev" else []
     return pd.DataFrame(lines).astype({"value": float, "seed": "Int64"})
+
+
+def _counted(card: dict, task: str, split: str, what: str) -> int | None:
+    """How many the data at hand hold of what a report counts; None where they cannot tell."""
+    if what.startswith("label "):
+        found = card["labels"].get(task, {}).get(split)
+        return None if found is None else found.get(what.removeprefix("label "), 0)
+    counts = {"rows": card["counts"], OFF_STEPS: card["off_steps"]}.get(what, {}).get(task, {})
+    # The labels of a test part are withheld, so scores are counted in the others.
+    parts = (SPLITS if what == "rows" else LABELLED) if split == "all" else (split,)
+    return sum(counts[part] for part in parts) if counts.keys() >= set(parts) else None
 
 
 def _baseline_lines(against: Baselines, metrics: tuple[str, ...]) -> list[dict]:

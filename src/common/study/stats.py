@@ -423,7 +423,8 @@ def examples_frame(results: RowResult | Mapping[str, RowResult], report: str | N
             column = f"here {name}".rstrip() + f", seed {record['spec']['seed']}"
             line[column] = _shown(task, ours.get((example["id"], *texts)), UNPREDICTED)
         lines.append(line)
-    return pd.DataFrame(lines, dtype=object)
+    frame = pd.DataFrame(lines, dtype=object)
+    return frame.fillna({column: UNPRINTED for column in frame if column.startswith("reported")})
 
 
 def _shown(task: str, number: float | None, otherwise: str) -> int | float | str:

@@ -6,11 +6,14 @@ that does not exist, leaves lines out. Nothing here trains or draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from common.data.tasks import TASKS
 from common.study.frames import HERE, REPORT
+from common.study.reported import printed
 from common.study.rows import Row
 from common.study.session import Results, RowResult
 from common.study.stats import MAIN_METRICS, METRICS, TASK_NAMES, value
@@ -124,6 +127,21 @@ def head_table(frame: pd.DataFrame, gains: Mapping[str, float]) -> pd.DataFrame:
     groups = pd.MultiIndex.from_product([["baseline", "gain in percent"], HEAD_QUANTITIES])
     columns = pd.MultiIndex.from_tuples([("", "metric"), ("", "random heads"), *groups])
     return pd.DataFrame(lines, columns=columns)
+
+
+def batch_frame() -> pd.DataFrame:
+    """How cycling multiplies the STS batches of an epoch: printed (section 5), and from set and batch sizes.
+
+    With cycling, STS goes on until the Quora set is through. Section 5 names batch 8, Table 4 gives Model H 16.
+    """
+    stated = printed(BEST.partition("_")[0], "text_sec5", "train")[BEST]
+    names = ("sts_batches_per_epoch_original", "sts_batches_per_epoch_cycled", "pct_increase_sts_batches")
+    lines = ["batches without cycling", "batches with cycling", "increase in percent"]
+    frame = pd.DataFrame({"an epoch of STS": lines, "printed": [round(stated[name]) for name in names]})
+    for batch in (8, 16):
+        once, cycled = (math.ceil(TASKS[task].report_train / batch) for task in ("sts", "para"))
+        frame[f"at batch {batch}"] = [once, cycled, round(100 * (cycled / once - 1))]
+    return frame
 
 
 def _roles(results: Results, best: str) -> dict[str, str]:

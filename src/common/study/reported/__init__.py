@@ -1,9 +1,10 @@
 """What the reports print: numbers, example predictions, stated counts and claims. Facts only; nothing of ours is here.
 
-printed.csv holds every printed number, of tables and of text; examples.csv the sentences a report prints with its
-predictions, stated.csv the counts it gives for the data, figures.csv its result figures, claims/<report>.yaml its
-claims (claims.py reads them), contradictions.yaml where reports disagree (contradictions.py). All of it was written
-before the first run.
+printed.csv holds the printed numbers of all tables, and those of the text that are about results or their cost;
+examples.csv the sentences a report prints, with its predictions, stated.csv the sizes and label counts it gives for the
+data, figures.csv its result figures, claims/<report>.yaml its claims (claims.py reads them), contradictions.yaml where
+reports disagree (contradictions.py), inconsistencies.yaml where one disagrees with itself (inconsistencies.py).
+Settings of training are in experiments/<report>.yaml. All of it was written before the first run.
 """
 
 from __future__ import annotations
@@ -39,6 +40,13 @@ OVERALL_PARTS = ("sst_acc", "para_acc", "sts_corr")
 PRINTED_COLUMNS = ("report", "table", "row", "label", "split", "metric", "value", "section")
 EXAMPLE_COLUMNS = ("report", "section", "id", "task", "text1", "text2", "label", "model", "predicted")
 STATED_COLUMNS = ("report", "section", "task", "split", "what", "stated", "remark")
+# What stated.csv speaks of: the four tasks, and the corpora that BERT++ pretrains on (section 4.1). `all` is a corpus
+# with all its parts; `rows taken` were drawn from it.
+CORPORA = ("sst", "para", "sts", "cfimdb", "imdb", "mnli", "sick")
+STATED_SPLITS = (*SPLITS, "unlabelled", "all")
+OFF_STEPS = "scores off steps of 0.2"
+STATED = re.compile(rf"rows|rows taken|phrases|{re.escape(OFF_STEPS)}|label \d")
+ALONE = "none"  # in place of a model: the report shows the sentence with its label and no prediction
 FIGURE_COLUMNS = ("report", "figure", "panel", "section", "shows", "drawn", "from_runs")
 DRAWN = re.compile(r"\d\d_[a-z0-9_]+")
 
@@ -90,7 +98,8 @@ def examples(report: str) -> list[dict]:
     """The sentences a report prints in full, in its order, as {id, task, texts, label, reported}.
 
     label is None where the report gives none. reported maps each model that the report shows ("" where it has but one)
-    to its prediction, None where the scan of the report is damaged (see printed.csv for what can be made out).
+    to its prediction, None where the scan of the report is damaged (see printed.csv for what can be made out); it is
+    empty where the report shows a sentence without any.
     """
     found: dict[str, dict] = {}
     for where, line in _lines("examples.csv", EXAMPLE_COLUMNS):
@@ -101,15 +110,25 @@ def examples(report: str) -> list[dict]:
         entry = found.setdefault(line["id"], known | {"reported": {}})
         if entry | known != entry or line["model"] in entry["reported"]:
             raise _bad(where, f"{line['id']} stands twice for one model, or with another text or label")
-        entry["reported"][line["model"]] = _if_printed(where, line["predicted"])
+        if line["model"] != ALONE:
+            entry["reported"][line["model"]] = _if_printed(where, line["predicted"])
     return list(found.values())
 
 
 def stated() -> list[dict]:
     """The counts that the reports give for the data, as {report, section, task, split, what, stated, remark}."""
-    return [
-        {**line, "stated": int(_number(where, line["stated"]))} for where, line in _lines("stated.csv", STATED_COLUMNS)
-    ]
+    found: dict[tuple, dict] = {}
+    for where, line in _lines("stated.csv", STATED_COLUMNS):
+        _check_known(where, line, {"task": CORPORA, "split": STATED_SPLITS})
+        if not STATED.fullmatch(line["what"]):
+            raise _bad(where, f"what {line['what']!r}, known: {STATED.pattern}")
+        if not line["stated"].isdecimal():
+            raise _bad(where, f"{line['stated']!r} is no count")
+        key = tuple(line[name] for name in ("report", "section", "task", "split", "what"))
+        if key in found:
+            raise _bad(where, f"{', '.join(key)} stands twice")
+        found[key] = {**line, "stated": int(line["stated"])}
+    return list(found.values())
 
 
 def panels() -> tuple[Panel, ...]:
@@ -154,9 +173,13 @@ def _table(report: str, table: str) -> list[dict[str, str]]:
 
 
 def _check_printed(where: str, line: dict[str, str]) -> None:
-    for column, known in (("split", SPLITS), ("metric", METRICS)):
-        if line[column] not in known:
-            raise _bad(where, f"{column} {line[column]!r}, known: {', '.join(known)}")
+    _check_known(where, line, {"split": SPLITS, "metric": METRICS})
+
+
+def _check_known(where: str, line: dict[str, str], known: dict[str, tuple[str, ...]]) -> None:
+    for column, names in known.items():
+        if line[column] not in names:
+            raise _bad(where, f"{column} {line[column]!r}, known: {', '.join(names)}")
 
 
 def _lines(name: str, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
