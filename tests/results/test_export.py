@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import paths, runner
 import common as study
+from common import paths, runner
 from common.data.split import Split
-from common.errors import StudyError
 from common.declare.spec import RunSpec, TaskSpec, to_dict
+from common.errors import StudyError
 from common.results import export
 from common.training import loop
 

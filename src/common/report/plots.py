@@ -419,8 +419,8 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if axis.get_legend() is not None:
         axis.get_legend().remove()
-    # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of seven.
-    fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 7))
+    # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of ten.
+    fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 10))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, len(labels), fitting)))
 
 
