@@ -119,7 +119,7 @@ def _spec_of(entry):
 
 
 SHORT = {20: 4, 10: 3, 3: 2}
-EPOCHS = {"smoke": {20: 1, 10: 1, 3: 1}, "quick": {20: 7, 10: 5, 3: 3, 1: 1}, "cpu": SHORT, "gpu": {}, "paper": {}}
+EPOCHS = {"smoke": {20: 1, 10: 1, 3: 1}, "quick": {20: 10, 10: 7, 3: 4, 1: 1}, "cpu": SHORT, "gpu": {}, "paper": {}}
 REPORTED = reported_specs()
 needs_facts = pytest.mark.skipif(not REPORTED, reason="no folder ../shared/facts beside the checkout")
 

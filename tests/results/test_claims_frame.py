@@ -9,6 +9,7 @@ import pytest
 from common.declare.reported import claims as ledger
 from common.declare.rows import row
 from common.declare.spec import to_dict
+from common.results import claims
 from common.runs.session import RowResult
 
 PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
@@ -42,8 +43,8 @@ def test_claims_show_the_printed_and_the_paired_difference_and_stay_undecided() 
             record(APART, 1, sst_acc=0.9, para_acc=0.9, sts_corr=0.9, overall=0.9),
         ),
     }
-    claims = [claim for claim in ledger.load("swissbert") if claim.id == "swissbert_c08"]
-    frame = claims.claims_frame(claims, results)
+    chosen = [claim for claim in ledger.load("swissbert") if claim.id == "swissbert_c08"]
+    frame = claims.claims_frame(chosen, results)
     assert set(frame["verdict"]) == {"undecided"}
     first = frame[frame["claim"] == "swissbert_c08"].iloc[0]
     assert first["printed difference"] == pytest.approx(0.506 - 0.508)
