@@ -14,8 +14,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from common.data.sources import load
 from common.data.split import Split
+from common.declare.profile import PROFILES
 from common.declare.rows import reports, row, rows
-from common.declare.spec import PROFILES, RunSpec
+from common.declare.spec import RunSpec
 from common.model.weights import resolve_encoder
 from common.training.evaluate import METRIC_NAMES, sample
 from common.training.loop import Materials, run

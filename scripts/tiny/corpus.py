@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 from common import paths
 from common.data.sources import FILES
-from common.declare.tasks import TASKS
 from common.data.texts import TEXT_FILES
+from common.declare.tasks import TASKS
 
 SPLITS = ("train", "dev", "test")
 # The order of sizes is the real one (STS < SST < Quora); dev sets are large enough for differences of 0.05 to be seen.

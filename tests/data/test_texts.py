@@ -8,10 +8,10 @@ from pathlib import Path
 
 import datasets
 import pytest
+from spec_fields import CORPORA
 
 from common.data import hub
 from common.data.texts import TEXT_FILES, load_texts, text_fingerprint
-from common.declare.rules import CORPORA
 from common.errors import StudyError
 
 ALL = 10**6

@@ -15,7 +15,7 @@ import yaml
 from common.declare import reported
 from common.declare.reported import claims as ledger
 from common.declare.rows import reports, row, rows
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import tables

@@ -17,19 +17,10 @@ import numpy as np
 import pytest
 import yaml
 
+from common.declare.profile import ENCODERS, PROFILES
 from common.declare.rows import Row, changes, reports, row
-from common.declare.spec import (
-    ENCODERS,
-    PROFILES,
-    CorpusSpec,
-    EncoderSpec,
-    PalSpec,
-    PretrainingSpec,
-    RunSpec,
-    SmartSpec,
-    TaskSpec,
-    to_dict,
-)
+from common.declare.spec import CorpusSpec, EncoderSpec, PalSpec, PretrainingSpec, RunSpec, SmartSpec, TaskSpec
+from common.declare.strict import to_dict
 from common.paths import ROOT
 
 # The package gives its function of the same name, so the module is fetched by name.

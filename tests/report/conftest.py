@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.strict import to_dict
 from common.paths import Places
 from common.report import curves, maps, plots
 from common.results import attention, compare, cosines, long, updates

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from common import rows
+from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.strict import to_dict
 from common.report import curves, plots
 from common.results import compare, long
 from common.results.long import Baselines

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from common import rows
+from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.report import curves, maps, plots, tables
 from common.results import compare

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from common.declare.rows import row
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.results import answers
 from common.runs.session import RowResult
 

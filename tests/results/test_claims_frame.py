@@ -8,7 +8,7 @@ import pytest
 
 from common.declare.reported import claims as ledger
 from common.declare.rows import row
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.results import claims
 from common.runs.session import RowResult
 

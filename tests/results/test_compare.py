@@ -14,7 +14,7 @@ import pytest
 from common import open_study, rows
 from common.declare import reported
 from common.declare.rows import row, rows
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.results import compare, long, updates
 from common.results.compare import baselines
 from common.results.facts import constant_frame, data_card, labels_card

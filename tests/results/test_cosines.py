@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.profile import profile_named
+from common.declare.strict import to_dict
 from common.results import cosines, subsets
 from common.runs.session import Failure, RowResult
 

@@ -17,7 +17,8 @@ import common as study
 from common import paths, runner
 from common.data.split import Split
 from common.declare.rows import examples
-from common.declare.spec import RunSpec, TaskSpec, to_dict
+from common.declare.spec import RunSpec, TaskSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.results import export
 from common.training import loop

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from common.declare.rows import reports, row, rows
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.results import compare, long
 from common.results.long import Baselines, constant_scores, is_zero_shot, zero_shot_rows
 from common.runs.session import Results, RowResult

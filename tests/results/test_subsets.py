@@ -14,7 +14,8 @@ import pytest
 from common import open_study
 from common.declare import reported
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.profile import profile_named
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.results import subsets
 from common.runs.record import Record

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from common.declare.rows import row
-from common.declare.spec import to_dict
+from common.declare.strict import to_dict
 from common.runs.record import Record
 
 SPEC = row("swissbert_pair").specs[0]

@@ -8,11 +8,11 @@ from pathlib import Path
 import corpus
 import numpy as np
 import pytest
+from spec_fields import CORPORA
 
 from common import paths
 from common.data import sources
 from common.data.texts import TEXT_FILES
-from common.declare.rules import CORPORA
 from common.declare.tasks import TASKS
 
 MEGABYTE = 2**20

@@ -21,7 +21,8 @@ from importlib.resources import files
 import yaml
 
 from common.declare import reported
-from common.declare.spec import RunSpec, to_dict
+from common.declare.spec import RunSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
 
 FILE_KEYS = ("report", "common", "rows")

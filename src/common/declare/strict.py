@@ -1,14 +1,69 @@
-"""Frozen dataclasses from plain values and back, strictly: an unknown key or a wrong type is refused by name."""
+"""Frozen dataclasses that refuse what cannot be, by name: pydantic's checks, told as one StudyError.
+
+A class with `@strict` checks its fields whenever one is made, by its constructor, by `dataclasses.replace` or from
+plain values. Whole numbers are taken for numbers and lists for tuples; nothing else bends.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
-import types
 import typing
+from collections.abc import Iterable
+from typing import Annotated
+
+import pydantic
+from annotated_types import Ge, Le
+from pydantic import Field, Strict
+from pydantic_core import ErrorDetails
 
 from common.errors import StudyError
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict()]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, le=0.99)]
+Weight = Annotated[Number, Field(ge=0, le=1e6)]
+Count = Annotated[int, Strict(), Field(ge=1, le=10**9)]
+CHANGE_ONE = "Change one of the two fields."
+
+
+@typing.dataclass_transform(frozen_default=True)
+def strict(cls: type) -> type:
+    """A frozen dataclass whose fields are checked by their types, ranges and validators."""
+    made = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})(cls)
+    unchecked = made.__init__
+
+    @functools.wraps(unchecked)
+    def checked(self: object, *arguments: object, **fields: object) -> None:
+        try:
+            unchecked(self, *arguments, **fields)
+        except pydantic.ValidationError as error:
+            given = dict(zip(made.__pydantic_fields__, arguments, strict=False)) | fields
+            raise _told(made, error, given) from None
+
+    made.__init__ = checked
+    return made
+
+
+def refuse(*impossible: tuple[bool, str]) -> None:
+    """Raise for the combinations of fields that cannot be, each with the reason; for a class's own validator."""
+    if reasons := [reason for is_so, reason in impossible if is_so]:
+        raise ValueError(" ".join(reasons))
+
+
+def build(cls: type, values: object, where: str) -> object:
+    """A strict dataclass from plain values; `where` names the place in messages."""
+    if not isinstance(values, dict):
+        raise StudyError("E-SPEC", where, f"expected named fields, got {values!r}.", f"Give fields of {cls.__name__}.")
+    try:
+        return cls(**values)
+    except StudyError as error:
+        place = f"{where}.{error.where}" if error.where[:1].islower() else where
+        raise StudyError(error.code, place, error.what, error.fix, error.problems) from None
 
 
 def to_dict(value: object, omit_defaults: bool = False) -> object:
@@ -27,48 +82,79 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def build(cls: type, values: object, where: str):
-    """Fill a frozen dataclass from plain values, strictly; `where` names the place in messages."""
-    if not isinstance(values, dict):
-        raise StudyError("E-SPEC", where, f"expected named fields, got {values!r}.", f"Give fields of {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise StudyError(
-                "E-SPEC", f"{where}.{key}", f"unknown field.{meant(key, hints)}", f"Known: {', '.join(hints)}."
-            )
-    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-    for name in required:
-        if name not in values:
-            raise StudyError("E-SPEC", f"{where}.{name}", "required field is missing.", "Add it.")
-    converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
-    try:
-        return cls(**converted)
-    except StudyError as error:
-        raise StudyError(error.code, f"{where}: {error.where}", error.what, error.fix) from None
-
-
-def _convert(hint: object, value: object, where: str) -> object:
-    """Check one value against its type hint; ints are accepted for floats, lists for tuples, nothing else bends."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [arg for arg in args if arg is not types.NoneType]
-        return None if value is None else _convert(inner[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise StudyError("E-SPEC", where, f"expected a list, got {value!r}.", "Write it as a list.")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else build(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        fix = "YAML reads 2e-5 as text: write 2.0e-5." if hint is float else "Correct the value."
-        raise StudyError("E-SPEC", where, f"expected {hint.__name__}, got {type(value).__name__} {value!r}.", fix)
-    return value
-
-
-def meant(name: str, known: typing.Iterable[str]) -> str:
+def meant(name: object, known: Iterable[str]) -> str:
     """A hint at the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(str(name), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _told(cls: type, error: pydantic.ValidationError, fields: dict[str, object]) -> StudyError:
+    """All that is wrong, each with its dotted place; a task stands by its name."""
+    found = []
+    for detail in error.errors(include_url=False):
+        location = detail["loc"]
+        if location and isinstance(location[0], int):  # given by its position
+            location = detail["loc"] = (list(cls.__pydantic_fields__)[location[0]], *location[1:])
+        found.append((_place(location, fields) or cls.__name__, *_wording(_holder(cls, location), detail)))
+    if len(found) == 1:
+        return StudyError("E-SPEC", *found[0])
+    return StudyError(
+        "E-SPEC", cls.__name__, f"{len(found)} fields cannot be.", "Correct them.", tuple(": ".join(f) for f in found)
+    )
+
+
+def _place(location: tuple[int | str, ...], value: object) -> str:
+    """Such as tasks.sts.loss: an item of a list by its name where it has one."""
+    parts = []
+    for step in location:
+        try:
+            value = getattr(value, step) if isinstance(step, str) and not isinstance(value, dict) else value[step]
+        except (AttributeError, LookupError, TypeError):  # what is missing, or was given by its position
+            value = None
+        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        parts.append(str(name or step) if isinstance(step, int) else step)
+    return ".".join(parts)
+
+
+def _holder(cls: type, location: tuple[int | str, ...]) -> type:
+    """The dataclass that has the field at the end of the place."""
+    for step in location[:-1]:
+        if isinstance(step, str):
+            cls = next(iter(_dataclasses_in(cls.__pydantic_fields__[step].annotation)), cls)
+    return cls
+
+
+def _dataclasses_in(hint: object) -> list[type]:
+    inner = [found for part in typing.get_args(hint) for found in _dataclasses_in(part)]
+    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else inner
+
+
+def _wording(holder: type, detail: ErrorDetails) -> tuple[str, str]:
+    """What is wrong, and the remedy."""
+    kind, value, name = detail["type"], detail["input"], detail["loc"][-1] if detail["loc"] else ""
+    names = holder.__pydantic_fields__
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown field.{meant(name, names)}", f"Known: {', '.join(names)}."
+    if kind in ("missing", "missing_argument"):
+        return "required field is missing.", "Add it."
+    if kind == "value_error":
+        return str(detail["ctx"]["error"]), CHANGE_ONE
+    if kind == "literal_error":
+        known = [word.strip("'") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
+        return f"unknown value {value!r}.{meant(value, known)}", f"Known: {', '.join(known)}."
+    if kind in ("greater_than_equal", "less_than_equal", "finite_number"):
+        low, high = (next(iter(found), "") for found in _bounds(names[name]))
+        return f"{value!r} is outside {low} to {high}.", "Choose a value inside."
+    expected = {"tuple_type": "a list", "dataclass_type": "named fields"}.get(kind, kind.partition("_")[0])
+    fix = "YAML reads 2e-5 as text: write 2.0e-5." if kind.startswith("float") else "Correct the value."
+    return f"expected {expected}, got {type(value).__name__} {value!r}.", fix
+
+
+def _bounds(field: pydantic.fields.FieldInfo) -> tuple[list[float], list[float]]:
+    """The smallest and the largest value of a field; optional ones carry theirs a level deeper."""
+    metadata = [
+        *field.metadata,
+        *(m for part in typing.get_args(field.annotation) for m in getattr(part, "__metadata__", ())),
+    ]
+    flat = [inner for m in metadata for inner in getattr(m, "metadata", [m])]
+    return [m.ge for m in flat if isinstance(m, Ge)], [m.le for m in flat if isinstance(m, Le)]
