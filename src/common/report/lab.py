@@ -35,6 +35,10 @@ class Lab(session.Study):
         runs = [part for run_id in ids for part in run_id.split("+")]
         return plots.save(self, name, drawing(frame), frame, caption, runs)
 
+    def found(self, ledger: pd.DataFrame) -> Markdown:
+        """The verdicts of a ledger in sentences."""
+        return tables.found(ledger)
+
     def code(self, function: Callable) -> Markdown:
         """The source of a function, as it runs."""
         return Markdown(f"```python\n{inspect.getsource(function)}```")
