@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common import open_study, rows
+from common import open_study
 from common.declare import reported
 from common.declare.rows import row, rows
 from common.declare.strict import to_dict
@@ -243,7 +243,7 @@ def test_gap_is_train_minus_dev_of_every_epoch_and_the_table_takes_the_last() ->
 def test_a_printed_gap_is_the_difference_of_both_printed_scores_in_the_reports_formula() -> None:
     values, setup1 = reported.printed_values(), {"slapbert_setup1": result("slapbert_setup1"), PAIR: result(PAIR)}
     frame = compare.gaps(setup1)
-    assert set(frame["row"]) == {"slapbert_setup1"} and set(frame["source"]) == {"reported"}, "swissBERT prints no train"
+    assert set(frame["row"]) == {"slapbert_setup1"} and set(frame["source"]) == {"reported"}, "no swissBERT"
     found = frame.set_index("metric")
     for metric, name in (("sst_acc", "sst_acc"), ("overall_normalised", "overall")):
         expected = values["slapbert_setup1", "train", name] - values["slapbert_setup1", "dev", name]
@@ -429,7 +429,8 @@ def test_heads_are_scored_draw_by_draw_against_the_best_model_of_the_same_seed()
 
 def test_head_table_gives_the_range_over_the_draws() -> None:
     gains = {"pct_gain_para_acc_vs_baseline": 80.32}
-    table = compare.random_heads_table(compare.random_heads(study((0,)), "bertpp_baseline", "bertpp_model_h"), gains).set_index(("", "metric"))
+    heads = compare.random_heads(study((0,)), "bertpp_baseline", "bertpp_model_h")
+    table = compare.random_heads_table(heads, gains).set_index(("", "metric"))
     line = table.loc["Quora accuracy"]
     assert line["", "random heads"] == 3
     drawn = HEADS["para_acc"]
@@ -492,7 +493,8 @@ def test_costs_are_epoch_seconds_over_updates_and_examples_and_a_failed_row_stay
 
 def test_sweep_puts_every_run_at_its_lambda_and_redraws_beside_it() -> None:
     drawn = record_smart("b-s0", untrained_heads={"para_acc": [0.4, None, 0.5]})
-    frame = compare.sweep({BASELINE: result_smart(BASELINE, record_smart("a-s0")), SMART: result_smart(SMART, drawn)}, AGAINST)
+    plain, smoothed = result_smart(BASELINE, record_smart("a-s0")), result_smart(SMART, drawn)
+    frame = compare.sweep({BASELINE: plain, SMART: smoothed}, AGAINST)
     assert frame.groupby("metric", sort=False)["constant"].first().tolist() == [0.28, 0.63, 0.0]
     ours = frame[frame["source"] == "here"].set_index(["lambda", "metric"])["value"]
     assert ours[0.0, "para_acc"] == 0.6 and ours[10.0, "sst_acc"] == 0.5

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.declare.rows import row
 from common.declare.profile import profile_named
+from common.declare.rows import row
 from common.declare.strict import to_dict
 from common.results import cosines, subsets
 from common.runs.session import Failure, RowResult
@@ -118,7 +118,8 @@ def cosine_results() -> tuple[SimpleNamespace, dict[str, RowResult]]:
     probes = {run_id: {"para_threshold_curve": curve(max(1, i))} for i, run_id in enumerate(runs.values())}
     scores = np.array([0.9, -0.8, 0.2, 0.3], dtype=np.float32)
     chosen = {"train": {"para_best_threshold": 0.31}, "dev": {"para_acc": 0.5, "para_best_threshold": 0.6}}
-    results = {name: result_subsets(name, record(name, run, scores, np.ones(4), metrics=chosen)) for name, run in runs.items()}
+    made = {name: record(name, run, scores, np.ones(4), metrics=dict(chosen)) for name, run in runs.items()}
+    results = {name: result_subsets(name, found) for name, found in made.items()}
     store = SimpleNamespace(probes=probes.get, predictions=lambda run_id: {"para": scores})
     return SimpleNamespace(store=store), results
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from common import rows
 from common.declare.rows import row, rows
 from common.results import declared
 

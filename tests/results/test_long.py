@@ -167,8 +167,9 @@ def test_curves_have_one_line_per_model_seed_and_epoch_with_its_value(metric: st
 def test_a_constant_score_without_correlation_leaves_a_hole_and_no_zero() -> None:
     results = study((0,), 2)
     results["bertpp_model_a"].records[0]["history"][0]["dev"] |= {"sts_corr": None, "overall": None}
-    for metric in ("sts_corr", "overall"):
-        frame = long.history(results).query("split == 'dev' and metric == @metric")
+    for name in ("sts_corr", "overall"):
+        frame = long.history(results)
+        frame = frame[(frame["split"] == "dev") & (frame["metric"] == name)]
         assert frame[frame["row"] == "bertpp_model_a"]["epoch"].tolist() == [2]
 
 
@@ -219,7 +220,7 @@ def test_a_score_of_another_split_is_what_any_table_of_the_report_prints() -> No
 
 
 def test_pairs_are_of_one_seed_and_lines_without_a_partner_are_left_out() -> None:
-    base = result(APART, record(APART, 0, sts_corr=0.1), record(APART, 1, sts_corr=0.2), record(APART, 3, sts_corr=None))
+    base = result(APART, *(record(APART, seed, sts_corr=r) for seed, r in ((0, 0.1), (1, 0.2), (3, None))))
     other = result(PAIR, *(record(PAIR, seed, sts_corr=r) for seed, r in ((0, 0.4), (1, 0.7), (2, 0.9), (3, 0.9))))
     found = long.paired(long.scores({APART: base, PAIR: other}, metrics=("sts_corr",)), APART)
     ours = found[found["source"] == "here"]

@@ -13,8 +13,8 @@ import pytest
 
 from common import open_study
 from common.declare import reported
-from common.declare.rows import row
 from common.declare.profile import profile_named
+from common.declare.rows import row
 from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.results import subsets
@@ -113,13 +113,13 @@ QUESTIONS = [
 ]
 
 
-LABELS_WORDS = np.array([1, 1, 0, 0, 0, 1, 0])
+LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
 
 
 REVIEWS = ["A fine film, but long.", "A buttery film.", "Such a Meaningless  downer though", "a glorious failure"]
 
 
-PARA_WORDS = "gu_para_cos_mean_t075"
+PARA = "gu_para_cos_mean_t075"
 
 
 class LabWords(SimpleNamespace):
@@ -132,7 +132,7 @@ class LabWords(SimpleNamespace):
 
 
 def lab_with_words(
-    scores: dict[str, np.ndarray | dict[str, np.ndarray]], labels: dict[str, np.ndarray] | np.ndarray = LABELS_WORDS
+    scores: dict[str, np.ndarray | dict[str, np.ndarray]], labels: dict[str, np.ndarray] | np.ndarray = LABELS
 ) -> LabWords:
     """Scores as the store gives them back: half precision, then float32; Quora's where no task is named."""
     held = {
@@ -148,7 +148,7 @@ def lab_with_words(
     return LabWords(store=SimpleNamespace(card=cards.get, predictions=held.get))
 
 
-def record_words(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS_WORDS, seed: int = 0) -> dict:
+def record_words(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS, seed: int = 0) -> dict:
     spec = profile_named("quick").apply(replace(row(row_id).specs[0], seed=seed))
     threshold = 0.0 if spec.task("para").loss == "bce" else spec.task("para").threshold
     accuracy = sum(bool(s > threshold) == bool(label) for s, label in zip(scores, labels, strict=True)) / len(labels)
@@ -226,7 +226,7 @@ def test_the_card_is_read_without_the_corpus_and_holds_no_sentence(monkeypatch, 
     assert all(re.fullmatch(r"[-0-9. e]*", text) for text in content.values()), "numbers alone"
 
 
-@pytest.mark.parametrize("row_id", [PARA_WORDS, "gu_para_cos_cls_t050", "gu_para_concat_sep_cls_1l"])
+@pytest.mark.parametrize("row_id", [PARA, "gu_para_cos_cls_t050", "gu_para_concat_sep_cls_1l"])
 def test_answers_from_half_precision_agree_with_the_accuracy_of_full_precision(row_id: str) -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 20_000)
@@ -240,26 +240,26 @@ def test_answers_from_half_precision_agree_with_the_accuracy_of_full_precision(r
 
 def test_scores_that_half_precision_rounds_onto_the_threshold_are_no_mismatch() -> None:
     scores = np.array([0.75004, 0.75004, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
-    ours = record_words(PARA_WORDS, "r-s0", scores)
+    ours = record_words(PARA, "r-s0", scores)
     assert ours["metrics"]["dev"]["para_acc"] == 1.0 and np.float16(scores[0]) == 0.75
-    found = subsets.answers(lab_with_words({"r-s0": scores}), ours, "para") == LABELS_WORDS
+    found = subsets.answers(lab_with_words({"r-s0": scores}), ours, "para") == LABELS
     assert found.tolist() == [False, False, *[True] * 5]
 
 
 def test_classes_that_half_precision_makes_equal_are_no_mismatch_and_others_are() -> None:
     logits = np.eye(5, dtype=np.float32)[[0, 1, 1, 2]]
     logits[0, 1], labels = 0.9999, {"sst": np.array([0, 1, 3, 3])}
-    ours = Record(record_words(PARA_WORDS, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}})
+    ours = Record(record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}})
     assert subsets.answers(lab_with_words({"r-s0": {"sst": logits}}, labels), ours, "sst").tolist() == [0, 1, 1, 2]
     with pytest.raises(StudyError, match="E-STALE"):
         subsets.answers(lab_with_words({"r-s0": {"sst": np.eye(5)[[3, 1, 3, 3]]}}, labels), ours, "sst")
 
 
-@pytest.mark.parametrize("labels", [1 - LABELS_WORDS, LABELS_WORDS[:-1]])
+@pytest.mark.parametrize("labels", [1 - LABELS, LABELS[:-1]])
 def test_labels_of_other_data_are_refused(labels: np.ndarray) -> None:
     scores = np.array([0.9, 0.8, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
     with pytest.raises(StudyError, match="E-STALE.*cards/words.json"):
-        subsets.answers(lab_with_words({"r-s0": scores}, labels), record_words(PARA_WORDS, "r-s0", scores), "para")
+        subsets.answers(lab_with_words({"r-s0": scores}, labels), record_words(PARA, "r-s0", scores), "para")
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def frame_words() -> pd.DataFrame:
     first = np.array([0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.4], dtype=np.float32)
     second = np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.4], dtype=np.float32)
     lab = lab_with_words({"a-s0": first, "b-s1": second})
-    results = {PARA_WORDS: result_words(PARA_WORDS, record_words(PARA_WORDS, "a-s0", first), record_words(PARA_WORDS, "b-s1", second, seed=1))}
+    results = {PARA: result_words(PARA, record_words(PARA, "a-s0", first), record_words(PARA, "b-s1", second, seed=1))}
     return subsets.subset_frame(lab, results, ("para",))
 
 
@@ -293,17 +293,18 @@ def test_subset_table_has_a_line_a_subset_and_label_and_a_column_a_model(frame_w
     assert table[["subset", "true label"]].drop_duplicates().shape[0] == len(table) == 24
     assert table["subset"].drop_duplicates().tolist() == list(subsets.SUBSETS["para"].values())
     persons = table[(table["subset"] == "one says I, the other you") & (table["true label"] == "paraphrases")]
-    assert persons[row(PARA_WORDS).label].item() == pytest.approx((0.5 + 1.0) / 2) and persons["n"].item() == 2
+    assert persons[row(PARA).label].item() == pytest.approx((0.5 + 1.0) / 2) and persons["n"].item() == 2
     assert "task" not in table.columns, "one task needs no column"
     thirds = subsets.subset_table(frame_words, ("low", "high"))
     assert thirds["subset"].drop_duplicates().tolist() == ["lower third of word overlap", "upper third of word overlap"]
 
 
 def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
-    labels = {"sst": np.array([0, 1, 2, 3]), "sts": np.array([0.0, 1, 5]), "para": LABELS_WORDS}
+    labels = {"sst": np.array([0, 1, 2, 3]), "sts": np.array([0.0, 1, 5]), "para": LABELS}
     scores = {"sst": np.eye(5)[[0, 1, 1, 2]], "sts": np.array([1.0, 1, 4])}
-    ours = record_words(PARA_WORDS, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}}
-    frame_words = subsets.subset_frame(lab_with_words({"r-s0": scores}, labels), {PARA_WORDS: result_words(PARA_WORDS, ours)}, ("sst", "sts"))
+    ours = record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}}
+    results = {PARA: result_words(PARA, ours)}
+    frame_words = subsets.subset_frame(lab_with_words({"r-s0": scores}, labels), results, ("sst", "sts"))
     found = frame_words.set_index(["task", "subset", "quantity"])["value"]
     assert found["SST", "says but, though or yet", "accuracy"] == 0.5
     assert found["SST", "plain phrase that swissBERT quotes", "accuracy"] == 0.0
@@ -313,10 +314,10 @@ def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
     table = subsets.correlation_table(
         subsets.correlation_frame(
             lab_with_words({"r-s0": scores | {"para": np.ones(7)}}, labels),
-            {PARA_WORDS: result_words(PARA_WORDS, ours | {"metrics": {"dev": {"sst_acc": 0.5, "para_acc": 3 / 7}}})},
+            {PARA: result_words(PARA, ours | {"metrics": {"dev": {"sst_acc": 0.5, "para_acc": 3 / 7}}})},
         )
     )
-    r = table.set_index("question")[row(PARA_WORDS).label]
+    r = table.set_index("question")[row(PARA).label]
     assert r["overlap with prediction minus label, all pairs"] == pytest.approx(
         np.corrcoef([0, 1 / 3, 1], [1, 0, -1])[0, 1]
     )
@@ -328,7 +329,7 @@ def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
 
 
 def test_a_failed_row_leaves_no_line() -> None:
-    failed = {PARA_WORDS: RowResult(row(PARA_WORDS), (), (Failure(0, "x-s0", "broke", None),))}
+    failed = {PARA: RowResult(row(PARA), (), (Failure(0, "x-s0", "broke", None),))}
     frame_words = subsets.subset_frame(lab_with_words({}), failed)
     assert frame_words.empty and subsets.subset_table(frame_words).empty
     assert subsets.correlation_table(subsets.correlation_frame(lab_with_words({}), failed)).empty

@@ -23,7 +23,7 @@ def traced(kind: str, arrays: dict[str, np.ndarray], pairs: tuple[str, ...] = ()
     record = {"run_id": "r-s0", "spec": spec, "trace": {"tasks": TASKS, "pairs": list(pairs)}}
     last = {task: float(place) for place, task in enumerate(TASKS, 1)}
     record["history"] = [{"epoch": 1, "train_loss": last, "dev": {}, "train": {}}]
-    record["spec"]["tasks"], record["spec"]["encoder"] = [{"name": t, "trained": True} for t in TASKS], {"frozen": False}
+    spec |= {"tasks": [{"name": t, "trained": True} for t in TASKS], "encoder": {"frozen": False}}
     name = "swissbert_pair_homoscedastic"
     return SimpleNamespace(probes=lambda run_id: arrays), {name: RowResult(row(name), (record,))}
 

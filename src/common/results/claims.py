@@ -52,15 +52,16 @@ def ledger(lab: Study, results: Results, claims: Iterable[Claim] | None = None) 
         claims: those to decide; None takes all of every report.
 
     Returns:
-        The ledger, with `false_share`: the share of false verdicts among all decided ones with as small a p-value; and
-        its comparisons.
+        The ledger, with `false_share`: the share of false verdicts among those of the report with as small a p-value;
+        and its comparisons.
     """
     chosen = [c for report in reports() for c in declared_claims.load(report)] if claims is None else list(claims)
     outcomes = {claim.id: outcomes_of(lab, results, claim) for claim in chosen}
     lines = pd.DataFrame([_line(lab, claim, outcomes[claim.id]) for claim in chosen], columns=[*LEDGER, "p"])
-    is_decided = lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])
+    decided = lines[lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])]
     lines["false_share"] = np.nan
-    lines.loc[is_decided, "false_share"] = intervals.false_discovery(lines.loc[is_decided, "p"].tolist())
+    for _, part in decided.groupby("report"):  # so that a claim's verdict is the same whichever reports stand beside it
+        lines.loc[part.index, "false_share"] = intervals.false_discovery(part["p"].tolist())
     lines.loc[lines["false_share"] > intervals.FALSE_SHARE, "verdict"] = INCONCLUSIVE
     terms = [_term_line(claim, outcome) for claim in chosen for outcome in outcomes[claim.id]]
     return lines[LEDGER], pd.DataFrame(terms, columns=TERMS)
@@ -154,7 +155,7 @@ def _line(lab: Study, claim: Claim, outcomes: list[Outcome]) -> dict:
     known |= {"decided_by": claim.open or claim.rule, "encoder": lab.encoder}
     known["contaminated"] = lab.encoder in CONTAMINATED
     verdicts = [outcome.verdict for outcome in outcomes]
-    if claim.open or not all(verdicts):
+    if claim.open or not verdicts or not all(verdicts):
         return known | {"verdict": OPEN if claim.open else NOT_RUN, "printed_compatible": "not printed"}
     kind, p = intervals.joined(verdicts)
     deciding = min(outcomes, key=lambda outcome: outcome.verdict.against)
