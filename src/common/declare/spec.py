@@ -35,6 +35,8 @@ from common.errors import StudyError
 Rate = Share  # a learning rate above 1 is a slip
 Name = Literal["sst", "para", "sts", "cfimdb"]
 Corpus = Literal["imdb", "mnli", "sick"]
+Precision = Literal["fp32", "bf16"]
+Engine = Literal["plain", "fast"]
 TIMES_FIVE = ("times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five")
 
 
@@ -358,8 +360,8 @@ class RunSpec:
     # The machine's: products in bf16; the engine that does the same in fewer passes over memory (model/fast.py), plain
     # as it is written down in model/bert.py; batches cut from sentences of like length, where no method depends on who
     # is in a batch.
-    precision: Literal["fp32", "bf16"] = "fp32"
-    engine: Literal["plain", "fast"] = "plain"
+    precision: Precision = "fp32"
+    engine: Engine = "plain"
     grouping: Flag = False
     # Caps on the examples of a task in the evaluation of an epoch, in the last one, and in scores on training data;
     # None takes all.
