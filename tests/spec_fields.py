@@ -6,28 +6,24 @@ import typing
 from collections.abc import Iterator
 
 from common.declare.spec import Corpus, CorpusSpec, RunSpec
-from common.declare.strict import _bounds, _dataclasses_in
+from common.declare.strict import bounds, choices, holder_in, inside
 
 
 def fields(cls: type = RunSpec, prefix: str = "") -> Iterator[tuple[str, object]]:
     """(dotted name, pydantic's field) of everything below a class; a list of corpora counts as one field."""
     for name, field in cls.__pydantic_fields__.items():
-        inner = next(iter(_dataclasses_in(field.annotation)), None)
+        inner = holder_in(field)
         if inner is None or inner is CorpusSpec:
             yield f"{prefix}{name}", field
         else:
             yield from fields(inner, f"{prefix}{name}.")
 
 
-def _choices(hint: object) -> tuple[str, ...]:
-    if typing.get_origin(hint) is typing.Literal:
-        return typing.get_args(hint)
-    if typing.get_origin(hint) is tuple:  # several of them
-        return ()
-    return next((found for part in typing.get_args(hint) if (found := _choices(part))), ())
+def _is_several(field: object) -> bool:
+    return any(typing.get_origin(part) is tuple for part in inside(field))
 
 
-CHOICES = {name: _choices(field.annotation) for name, field in fields() if _choices(field.annotation)}
-RANGES = {name: (low[0], high[0]) for name, field in fields() for low, high in [_bounds(field)] if low and high}
-FLAGS = {name for name, field in fields() if bool in (field.annotation, *typing.get_args(field.annotation))}
+CHOICES = {name: choices(field) for name, field in fields() if choices(field) and not _is_several(field)}
+RANGES = {name: bounds(field) for name, field in fields() if bounds(field)}
+FLAGS = {name for name, field in fields() if bool in inside(field)}
 CORPORA = typing.get_args(Corpus)

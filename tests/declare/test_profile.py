@@ -163,3 +163,10 @@ def test_share_is_examples_here_over_examples_there():
     profile = PROFILES["cpu"]
     here = 4 * math.ceil(profile.scale(8544) / 16) * 16
     assert profile.share(spec, profile.apply(spec)) == pytest.approx(here / (20 * 267 * 32))
+
+
+def test_a_profile_is_checked_as_a_spec_is():
+    with pytest.raises(StudyError, match="device: unknown value 'gpu'.* Known: cpu, cuda"):
+        replace(PROFILES["cpu"], device="gpu")
+    with pytest.raises(StudyError, match="n_sts: 0 is outside"):
+        replace(PROFILES["cpu"], n_sts=0)

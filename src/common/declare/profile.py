@@ -7,13 +7,13 @@ order of sizes survives; rates are multiplied by one factor for all rows; sampli
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from common.declare.spec import EncoderSpec, PretrainingSpec, RunSpec, TaskSpec
-from common.declare.strict import meant
+from common.declare.spec import EncoderSpec, Engine, Precision, PretrainingSpec, RunSpec, TaskSpec
+from common.declare.strict import Count, Flag, Text, Whole, meant, strict
 from common.declare.tasks import TASKS
 from common.errors import StudyError
 
@@ -44,31 +44,31 @@ ENCODERS = {
 REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
 
 
-@dataclass(frozen=True)
+@strict
 class Profile:
     """What a machine can afford."""
 
-    name: str
-    encoder: str
-    data: str
+    name: Text
+    encoder: Text
+    data: Text
     # The two ends of the size rule: examples of STS and of Quora.
-    n_sts: int
-    n_para: int
+    n_sts: Count
+    n_para: Count
     # The reports' epochs and ours, with straight lines between; None keeps the reports'.
-    epochs: tuple[tuple[int, int], ...] | None
-    max_batch: int | None
+    epochs: tuple[tuple[Count, Count], ...] | None
+    max_batch: Count | None
     # Caps on evaluation: each epoch's, the last one's, and of scores on training examples; None takes all.
-    dev_examples: int | None
-    final_examples: int | None
+    dev_examples: Count | None
+    final_examples: Count | None
     # Of a run; a constant, so that results do not depend on how many run at once. None leaves it to the libraries.
-    threads: int | None = 1
-    device: str = "cpu"
-    precision: str = "fp32"
-    engine: str = "fast"
+    threads: Count | None = 1
+    device: Literal["cpu", "cuda"] = "cpu"
+    precision: Precision = "fp32"
+    engine: Engine = "fast"
     # Batches of like length save padding.
-    grouping: bool = True
-    train_examples: int | None = 1024
-    seeds: tuple[int, ...] = (0,)
+    grouping: Flag = True
+    train_examples: Count | None = 1024
+    seeds: tuple[Whole, ...] = (0,)
 
     def scale(self, examples: int) -> int:
         """phi(n) = n_sts (n / 6040)^g with g = ln(n_para / n_sts) / ln(141498 / 6040): keeps the order of sizes."""
@@ -167,67 +167,38 @@ class Profile:
         return applied.total_examples(REPORT_TRAIN) / reported if reported else 1.0
 
 
-_SHORT_EPOCHS = ((1, 1), (3, 2), (10, 3), (20, 4))
 _EMBEDDED = {"data": "embedded", "final_examples": None}
 _REAL = {"data": "cs224n", "precision": "bf16", "seeds": (0, 1, 2)}
 _GPU = _REAL | {
     **{"device": "cuda", "threads": None, "engine": "plain", "grouping": False},
     **{"max_batch": None, "epochs": None, "final_examples": None},
 }
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "smoke",
-            "tiny-random",
-            n_sts=40,
-            n_para=160,
-            epochs=((1, 1), (20, 1)),
-            max_batch=8,
-            dev_examples=64,
-            train_examples=64,
-            **_EMBEDDED,
-        ),
-        # All rows fit into ten minutes on two cores; sets are small and passed often enough for overfitting to show.
-        Profile(
-            "quick",
-            "tiny-bert",
-            n_sts=200,
-            n_para=530,
-            epochs=((1, 1), (3, 4), (10, 7), (20, 10)),
-            max_batch=16,
-            dev_examples=120,
-            train_examples=120,
-            **_EMBEDDED,
-        ),
-        # A pilot chose the sizes (DEVIATIONS.md D2): smaller sets cap the dev scores, fewer passes hide overfitting.
-        Profile(
-            "cpu",
-            "minilm-l6",
-            n_sts=1600,
-            n_para=4800,
-            epochs=_SHORT_EPOCHS,
-            max_batch=16,
-            dev_examples=500,
-            final_examples=5000,
-            train_examples=500,
-            **_REAL,
-        ),
-        Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, dev_examples=1000, **_GPU),
-        Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, dev_examples=None, **_GPU),
-    )
-}
+_ALL = (
+    Profile(
+        "smoke", "tiny-random", n_sts=40, n_para=160, epochs=((1, 1), (20, 1)), max_batch=8,
+        dev_examples=64, train_examples=64, **_EMBEDDED,
+    ),
+    # All rows fit into ten minutes on two cores; sets are small and passed often enough for overfitting to show.
+    Profile(
+        "quick", "tiny-bert", n_sts=200, n_para=530, epochs=((1, 1), (3, 4), (10, 7), (20, 10)), max_batch=16,
+        dev_examples=120, train_examples=120, **_EMBEDDED,
+    ),
+    # A pilot chose the sizes (DEVIATIONS.md D2): smaller sets cap the dev scores, fewer passes hide overfitting.
+    Profile(
+        "cpu", "minilm-l6", n_sts=1600, n_para=4800, epochs=((1, 1), (3, 2), (10, 3), (20, 4)), max_batch=16,
+        dev_examples=500, final_examples=5000, train_examples=500, **_REAL,
+    ),
+    Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, dev_examples=1000, **_GPU),
+    Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, dev_examples=None, **_GPU),
+)  # fmt: skip
+PROFILES = {profile.name: profile for profile in _ALL}
 
 
 def profile_named(name: str) -> Profile:
     """The profile of that name; StudyError with the known names otherwise."""
     if name not in PROFILES:
-        raise StudyError(
-            "E-PROFILE",
-            "profile",
-            f"unknown profile {name!r}.{meant(name, PROFILES)}",
-            f"Known: {', '.join(PROFILES)}.",
-        )
+        what, fix = f"unknown profile {name!r}.{meant(name, PROFILES)}", f"Known: {', '.join(PROFILES)}."
+        raise StudyError("E-PROFILE", "profile", what, fix)
     return PROFILES[name]
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import Field
 
 from common.declare.strict import (
     Count,
@@ -22,6 +22,7 @@ from common.declare.strict import (
     Share,
     Text,
     Weight,
+    Whole,
     build,
     canonical_json,
     refuse,
@@ -34,6 +35,8 @@ from common.errors import StudyError
 Rate = Share  # a learning rate above 1 is a slip
 Name = Literal["sst", "para", "sts", "cfimdb"]
 Corpus = Literal["imdb", "mnli", "sick"]
+Precision = Literal["fp32", "bf16"]
+Engine = Literal["plain", "fast"]
 TIMES_FIVE = ("times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five")
 
 
@@ -42,17 +45,15 @@ class PalSpec:
     """Projected attention layers, a stack a task beside BERT (Stickland & Murray 2019, section 3.3; model/pals.py)."""
 
     # Width of the attention between the two projections, and its heads.
-    size: Annotated[int, Strict(), Field(ge=1, le=100_000)] = 204
-    heads: Annotated[int, Strict(), Field(ge=1, le=1000)] = 12
+    size: Annotated[Whole, Field(ge=1, le=100_000)] = 204
+    heads: Annotated[Whole, Field(ge=1, le=1000)] = 12
     # The released code applies GELU after the second projection, the paper's formula does not.
     gelu: Flag = True
     # random, N(0, 0.02); zero: the second projection starts at 0 and so leaves BERT unchanged.
     start: Literal["random", "zero"] = "random"
 
-    @model_validator(mode="after")
-    def _check(self) -> PalSpec:
+    def __post_init__(self) -> None:
         refuse((self.size % self.heads > 0, "the size of the PALs is no multiple of their heads."))
-        return self
 
 
 @strict
@@ -72,22 +73,20 @@ class PretrainingSpec:
     """
 
     corpora: tuple[CorpusSpec, ...]
-    epochs: Annotated[int, Strict(), Field(ge=1, le=1000)] = 3
-    batch_size: Annotated[int, Strict(), Field(ge=1, le=4096)] = 64
+    epochs: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] = 64
     lr: Rate = 2e-5
     weight_decay: Share = 0.01
     # Texts are joined and cut into blocks of so many tokens, of which a share is to be predicted.
-    block: Annotated[int, Strict(), Field(ge=8, le=512)] = 128
+    block: Annotated[Whole, Field(ge=8, le=512)] = 128
     mask_frac: Annotated[Number, Field(ge=0.01, le=0.99)] = 0.15
 
-    @model_validator(mode="after")
-    def _check(self) -> PretrainingSpec:
+    def __post_init__(self) -> None:
         names = [corpus.name for corpus in self.corpora]
         refuse(
             (not names, "additional pretraining needs a corpus."),
             (len(set(names)) < len(names), f"a corpus appears twice: {names}."),
         )
-        return self
 
 
 @strict
@@ -100,19 +99,17 @@ class EncoderSpec:
     hidden_dropout: Dropout = 0.1
     attention_dropout: Dropout = 0.1
     # The embeddings and that many first layers are not trained.
-    frozen_layers: Annotated[int, Strict(), Field(ge=0, le=1000)] = 0
+    frozen_layers: Annotated[Whole, Field(ge=0, le=1000)] = 0
     # Only batches of these tasks train BERT's own weights; None is all of them.
     trained_by: tuple[Name, ...] | None = None
     pals: PalSpec | None = None
     pretraining: PretrainingSpec | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> EncoderSpec:
+    def __post_init__(self) -> None:
         refuse(
             (self.frozen and self.frozen_layers > 0, "a frozen encoder has no layers left to freeze."),
             (self.frozen and self.trained_by is not None, "a frozen encoder is trained by no task."),
         )
-        return self
 
 
 @strict
@@ -123,7 +120,7 @@ class TaskSpec:
     # single (one sentence), separate (two encodings, joined), pair (both in one input), cosine (of two encodings).
     pair_method: Literal["single", "separate", "pair", "cosine"] = "single"
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
-    head_layers: Annotated[int, Strict(), Field(ge=1, le=2)] = 1
+    head_layers: Annotated[Whole, Field(ge=1, le=2)] = 1
     activation: Literal["relu", "leaky_relu", "gelu", "tanh"] = "relu"
     # Tasks that name the same group share their first head layer.
     shared_layer: Text | None = None
@@ -160,8 +157,7 @@ class TaskSpec:
     # A head that is not trained keeps its random start and is only evaluated.
     trained: Flag = True
 
-    @model_validator(mode="after")
-    def _check(self) -> TaskSpec:
+    def __post_init__(self) -> None:
         info, is_cosine = TASKS[self.name], self.pair_method == "cosine"
         is_pair, is_score = len(info.text_columns) == 2, info.kind == "score"
         scaled = self.output == "sigmoid_times_five" or self.loss == "mnrl" or (is_cosine and self.loss == "bce")
@@ -191,7 +187,6 @@ class TaskSpec:
             (not (self.segments and self.separator) and self.pair_method != "pair",
              "segments and separator belong to pair_method pair."),
         )  # fmt: skip
-        return self
 
     def _fits_labels(self, is_cosine_of_pairs: bool) -> bool:
         if TASKS[self.name].kind == "score":
@@ -217,15 +212,13 @@ class ScheduleSpec:
     # Of an annealed epoch; None is as many as there are batches.
     updates: Count | None = None
     # Batches of each task in a joint update, so that two batches of one task can be compared.
-    repeats: Annotated[int, Strict(), Field(ge=1, le=16)] = 1
+    repeats: Annotated[Whole, Field(ge=1, le=16)] = 1
 
-    @model_validator(mode="after")
-    def _check(self) -> ScheduleSpec:
+    def __post_init__(self) -> None:
         refuse(
             (self.repeats > 1 and self.kind != "joint", "repeats needs schedule joint."),
             (self.updates is not None and self.kind != "annealed", "updates belongs to schedule annealed."),
         )
-        return self
 
     @property
     def is_phased(self) -> bool:
@@ -273,11 +266,9 @@ class RateSpec:
     factor: Annotated[Number, Field(ge=1e-6, le=1)] = 0.1
     patience: Share = 0.2
 
-    @model_validator(mode="after")
-    def _check(self) -> RateSpec:
+    def __post_init__(self) -> None:
         refuse((self.kind == "plateau" and self.warmup > 0, "a plateau schedule has no warm-up: one would undo the "
                 "other's rate."))  # fmt: skip
-        return self
 
 
 @strict
@@ -305,13 +296,11 @@ class WeightingSpec:
     # for every task.
     regression_half: Flag = False
 
-    @model_validator(mode="after")
-    def _check(self) -> WeightingSpec:
+    def __post_init__(self) -> None:
         refuse(
             (self.lr is not None and self.kind == "fixed", "fixed weights have no learning rate."),
             (self.regression_half and self.kind != "uncertainty", "regression_half belongs to weighting uncertainty."),
         )
-        return self
 
 
 @strict
@@ -323,10 +312,8 @@ class SurgerySpec:
     # sum, as the paper, or mean, as the packaged code.
     reduction: Literal["sum", "mean"] = "sum"
 
-    @model_validator(mode="after")
-    def _check(self) -> SurgerySpec:
+    def __post_init__(self) -> None:
         refuse((self.kind == "none" and self.reduction != "sum", "without surgery nothing is reduced."))
-        return self
 
 
 @strict
@@ -340,7 +327,7 @@ class SmartSpec:
     # `paper` keeps the noise in a ball of radius epsilon around the embeddings; `mt_dnn` rescales it to size 1 per
     # token, as the public code does (there epsilon only guards a division).
     variant: Literal["paper", "mt_dnn"] = "mt_dnn"
-    steps: Annotated[int, Strict(), Field(ge=1, le=100)] = 1
+    steps: Annotated[Whole, Field(ge=1, le=100)] = 1
     step_size: Weight = 1e-3
     # Standard deviation of the start.
     noise: Annotated[Number, Field(ge=0, le=1e3)] = 1e-5
@@ -349,10 +336,8 @@ class SmartSpec:
     bregman: Weight = 0.0
     bregman_decay: Share = 0.99
 
-    @model_validator(mode="after")
-    def _check(self) -> SmartSpec:
+    def __post_init__(self) -> None:
         refuse((not self.tasks, "SMART needs a task."))
-        return self
 
     @property
     def is_on(self) -> bool:
@@ -368,28 +353,27 @@ class RunSpec:
     encoder: EncoderSpec = EncoderSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
-    batch_size: Annotated[int, Strict(), Field(ge=1, le=4096)] = 32
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] = 32
     # 0 evaluates the untrained model. A phased schedule gives so many to every phase.
-    epochs: Annotated[int, Strict(), Field(ge=0, le=1000)] = 10
+    epochs: Annotated[Whole, Field(ge=0, le=1000)] = 10
     data: Text = "cs224n"
     # The machine's: products in bf16; the engine that does the same in fewer passes over memory (model/fast.py), plain
     # as it is written down in model/bert.py; batches cut from sentences of like length, where no method depends on who
     # is in a batch.
-    precision: Literal["fp32", "bf16"] = "fp32"
-    engine: Literal["plain", "fast"] = "plain"
+    precision: Precision = "fp32"
+    engine: Engine = "plain"
     grouping: Flag = False
     # Caps on the examples of a task in the evaluation of an epoch, in the last one, and in scores on training data;
     # None takes all.
     dev_examples: Count | None = None
     final_examples: Count | None = None
     train_examples: Count | None = 1024
-    seed: Annotated[int, Strict(), Field(ge=0, le=2**31 - 1)] = 0
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
     weighting: WeightingSpec = WeightingSpec()
     surgery: SurgerySpec = SurgerySpec()
     smart: SmartSpec | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> RunSpec:
+    def __post_init__(self) -> None:
         names = [task.name for task in self.tasks]
         twice = [name for name, count in Counter(names).items() if count > 1]
         refuse((not names, "a run needs at least one task."), (bool(twice), f"a task appears twice: {names}."))
@@ -397,7 +381,6 @@ class RunSpec:
         self._check_updates()
         self._check_smart()
         self._check_groups()
-        return self
 
     def _check_encoder(self) -> None:
         names = {task.name for task in self.trained_tasks}

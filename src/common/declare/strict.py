@@ -1,7 +1,8 @@
 """Frozen dataclasses that refuse what cannot be, by name: pydantic's checks, told as one StudyError.
 
 A class with `@strict` checks its fields whenever one is made, by its constructor, by `dataclasses.replace` or from
-plain values. Whole numbers are taken for numbers and lists for tuples; nothing else bends.
+plain values. Whole numbers are taken for numbers and lists for tuples; nothing else bends. What crosses fields is
+refused in the `__post_init__` of the class that has them.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ import functools
 import json
 import typing
 from collections.abc import Iterable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import pydantic
-from annotated_types import Ge, Le
 from pydantic import Field, Strict
-from pydantic_core import ErrorDetails
 
 from common.errors import StudyError
 
@@ -27,43 +26,42 @@ Number = Annotated[float, Strict()]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Dropout = Annotated[Number, Field(ge=0, le=0.99)]
 Weight = Annotated[Number, Field(ge=0, le=1e6)]
-Count = Annotated[int, Strict(), Field(ge=1, le=10**9)]
-CHANGE_ONE = "Change one of the two fields."
+Whole = Annotated[int, Strict()]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
 
 
 @typing.dataclass_transform(frozen_default=True)
 def strict(cls: type) -> type:
-    """A frozen dataclass whose fields are checked by their types, ranges and validators."""
+    """A frozen dataclass whose fields are checked by their types, their ranges and its `__post_init__`."""
     made = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})(cls)
-    unchecked = made.__init__
+    unchecked, names = made.__init__, tuple(made.__pydantic_fields__)
 
     @functools.wraps(unchecked)
     def checked(self: object, *arguments: object, **fields: object) -> None:
+        if len(arguments) > len(names):
+            raise TypeError(f"{cls.__name__} has {len(names)} fields, got {len(arguments)} values")
+        named = dict(zip(names, arguments, strict=False))
         try:
-            unchecked(self, *arguments, **fields)
+            unchecked(self, **named, **fields)
         except pydantic.ValidationError as error:
-            given = dict(zip(made.__pydantic_fields__, arguments, strict=False)) | fields
-            raise _told(made, error, given) from None
+            raise _refusal(made, error, named | fields, "", "E-SPEC") from None
 
     made.__init__ = checked
     return made
 
 
 def refuse(*impossible: tuple[bool, str]) -> None:
-    """Raise for the combinations of fields that cannot be, each with the reason; for a class's own validator."""
+    """Raise for the combinations of fields that cannot be, each with the reason; for a class's `__post_init__`."""
     if reasons := [reason for is_so, reason in impossible if is_so]:
         raise ValueError(" ".join(reasons))
 
 
-def build(cls: type, values: object, where: str) -> object:
-    """A strict dataclass from plain values; `where` names the place in messages."""
-    if not isinstance(values, dict):
-        raise StudyError("E-SPEC", where, f"expected named fields, got {values!r}.", f"Give fields of {cls.__name__}.")
+def build(cls: type, values: object, where: str, code: str = "E-SPEC") -> object:
+    """A strict dataclass from plain values; `where` names the place in messages, before the dotted field."""
     try:
-        return cls(**values)
-    except StudyError as error:
-        place = f"{where}.{error.where}" if error.where[:1].islower() else where
-        raise StudyError(error.code, place, error.what, error.fix, error.problems) from None
+        return cls.__pydantic_validator__.validate_python(values)
+    except pydantic.ValidationError as error:
+        raise _refusal(cls, error, values, where, code) from None
 
 
 def to_dict(value: object, omit_defaults: bool = False) -> object:
@@ -88,19 +86,38 @@ def meant(name: object, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _told(cls: type, error: pydantic.ValidationError, fields: dict[str, object]) -> StudyError:
-    """All that is wrong, each with its dotted place; a task stands by its name."""
-    found = []
+def inside(hint: object) -> list[object]:
+    """A type hint and all that it is made of: its members, and what is said of them; of a field, its type."""
+    parts = (getattr(hint, "annotation", None), *typing.get_args(hint), *getattr(hint, "metadata", ()))
+    return [hint, *(found for part in parts if part is not None for found in inside(part))]
+
+
+def holder_in(hint: object) -> type | None:
+    """The dataclass that a field holds, alone or several of it."""
+    return next((part for part in inside(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+
+
+def choices(hint: object) -> tuple[str, ...]:
+    """The values that a field (or each of its items) may take, where they are listed."""
+    return next((typing.get_args(part) for part in inside(hint) if typing.get_origin(part) is Literal), ())
+
+
+def bounds(hint: object) -> tuple[float, float] | None:
+    """The smallest and the largest value of a number, where it has both."""
+    ends = [[getattr(part, end) for part in inside(hint) if hasattr(part, end)] for end in ("ge", "le")]
+    return (ends[0][0], ends[1][0]) if all(ends) else None
+
+
+def _refusal(cls: type, error: pydantic.ValidationError, values: object, where: str, code: str) -> StudyError:
+    """All that is wrong, each with its dotted place; a task goes by its name."""
+    problems = []
     for detail in error.errors(include_url=False):
-        location = detail["loc"]
-        if location and isinstance(location[0], int):  # given by its position
-            location = detail["loc"] = (list(cls.__pydantic_fields__)[location[0]], *location[1:])
-        found.append((_place(location, fields) or cls.__name__, *_wording(_holder(cls, location), detail)))
-    if len(found) == 1:
-        return StudyError("E-SPEC", *found[0])
-    return StudyError(
-        "E-SPEC", cls.__name__, f"{len(found)} fields cannot be.", "Correct them.", tuple(": ".join(f) for f in found)
-    )
+        place = ": ".join(part for part in (where, _place(detail["loc"], values)) if part)
+        problems.append((place or cls.__name__, *_wording(cls, detail)))
+    if len(problems) == 1:
+        return StudyError(code, *problems[0])
+    told = tuple(f"{place.removeprefix(f'{where}: ')}: {what} {fix}" for place, what, fix in problems)
+    return StudyError(code, where or cls.__name__, f"{len(told)} fields cannot be.", "Correct them.", told)
 
 
 def _place(location: tuple[int | str, ...], value: object) -> str:
@@ -109,52 +126,30 @@ def _place(location: tuple[int | str, ...], value: object) -> str:
     for step in location:
         try:
             value = getattr(value, step) if isinstance(step, str) and not isinstance(value, dict) else value[step]
-        except (AttributeError, LookupError, TypeError):  # what is missing, or was given by its position
+        except (AttributeError, LookupError, TypeError):  # a field that is missing
             value = None
         name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
         parts.append(str(name or step) if isinstance(step, int) else step)
     return ".".join(parts)
 
 
-def _holder(cls: type, location: tuple[int | str, ...]) -> type:
-    """The dataclass that has the field at the end of the place."""
-    for step in location[:-1]:
-        if isinstance(step, str):
-            cls = next(iter(_dataclasses_in(cls.__pydantic_fields__[step].annotation)), cls)
-    return cls
-
-
-def _dataclasses_in(hint: object) -> list[type]:
-    inner = [found for part in typing.get_args(hint) for found in _dataclasses_in(part)]
-    return [hint] if isinstance(hint, type) and dataclasses.is_dataclass(hint) else inner
-
-
-def _wording(holder: type, detail: ErrorDetails) -> tuple[str, str]:
+def _wording(cls: type, detail: dict) -> tuple[str, str]:
     """What is wrong, and the remedy."""
-    kind, value, name = detail["type"], detail["input"], detail["loc"][-1] if detail["loc"] else ""
-    names = holder.__pydantic_fields__
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown field.{meant(name, names)}", f"Known: {', '.join(names)}."
-    if kind in ("missing", "missing_argument"):
+    kind, value, path = detail["type"], detail["input"], [step for step in detail["loc"] if isinstance(step, str)]
+    for step in path[:-1]:
+        cls = holder_in(cls.__pydantic_fields__[step]) or cls
+    names = cls.__pydantic_fields__
+    field = names.get(path[-1]) if path else None
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return f"unknown field.{meant(detail['loc'][-1], names)}", f"Known: {', '.join(names)}."
+    if kind == "missing":
         return "required field is missing.", "Add it."
     if kind == "value_error":
-        return str(detail["ctx"]["error"]), CHANGE_ONE
+        return str(detail["ctx"]["error"]), "Change one of the two fields."
     if kind == "literal_error":
-        known = [word.strip("'") for word in detail["ctx"]["expected"].replace(" or ", ", ").split(", ")]
-        return f"unknown value {value!r}.{meant(value, known)}", f"Known: {', '.join(known)}."
+        return f"unknown value {value!r}.{meant(value, choices(field))}", f"Known: {', '.join(choices(field))}."
     if kind in ("greater_than_equal", "less_than_equal", "finite_number"):
-        low, high = (next(iter(found), "") for found in _bounds(names[name]))
-        return f"{value!r} is outside {low} to {high}.", "Choose a value inside."
+        return f"{value!r} is outside {' to '.join(map(str, bounds(field)))}.", "Choose a value inside."
     expected = {"tuple_type": "a list", "dataclass_type": "named fields"}.get(kind, kind.partition("_")[0])
-    fix = "YAML reads 2e-5 as text: write 2.0e-5." if kind.startswith("float") else "Correct the value."
+    fix = "YAML reads 2e-5 as text: write 2.0e-5." if kind == "float_type" else "Correct the value."
     return f"expected {expected}, got {type(value).__name__} {value!r}.", fix
-
-
-def _bounds(field: pydantic.fields.FieldInfo) -> tuple[list[float], list[float]]:
-    """The smallest and the largest value of a field; optional ones carry theirs a level deeper."""
-    metadata = [
-        *field.metadata,
-        *(m for part in typing.get_args(field.annotation) for m in getattr(part, "__metadata__", ())),
-    ]
-    flat = [inner for m in metadata for inner in getattr(m, "metadata", [m])]
-    return [m.ge for m in flat if isinstance(m, Ge)], [m.le for m in flat if isinstance(m, Le)]
