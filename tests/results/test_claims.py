@@ -55,11 +55,22 @@ def test_a_claim_is_decided_by_the_differences_of_seeds_that_both_rows_have() ->
     assert line["verdict"] == REPRODUCED and line["estimate"] == pytest.approx(0.1) and line["seeds"] == 3
     assert line["low"] < 0.1 < line["high"] and line["share"] == pytest.approx(0.1)
     assert line["printed"] == pytest.approx(0.506 - 0.508) and line["printed_compatible"] == "no"
-    assert line["encoder"] == "minilm-l6" and line["contaminated"]
+    assert line["encoder"] == "minilm-l6" and line["contaminated"] is False
     assert set(line["runs"].split()) == {f"{name}-s{seed}" for name in (PAIR, APART) for seed in (0, 1, 2)}
     worse = {PAIR: better[APART], APART: better[PAIR]}
     assert decide(worse, claim(term()))["verdict"] == CONTRADICTED
     assert decide(better, claim(term("<", 0.05)))["verdict"] == CONTRADICTED
+
+
+def test_each_side_of_a_term_has_a_metric_and_a_split_of_its_own() -> None:
+    both = [{"sts_corr": 0.8, "sst_acc": 0.5}, {"sts_corr": 0.6, "sst_acc": 0.4}]
+    records = tuple(result(PAIR, 0, 0).records)
+    for record, scores in zip(records, both, strict=True):
+        record["metrics"] = {"dev": scores, "test": {"sst_acc": 0.2}}
+    results = {PAIR: RowResult(row(PAIR), records)}
+    for split, expected in (("dev", (0.3 + 0.2) / 2), ("test", 0.5)):
+        asked = Term("sts_corr", "dev", PAIR, ">", PAIR, 0.02, "sst_acc", split)
+        assert decide(results, claim(asked))["estimate"] == pytest.approx(expected)
 
 
 def test_a_claim_of_two_terms_needs_both() -> None:
@@ -104,16 +115,29 @@ def test_measures_of_two_rows_are_paired_or_divided_and_of_one_row_set_against_a
         line = decide(results, claim(measures=(measure,)))
         assert line["verdict"] == REPRODUCED and line["estimate"] == pytest.approx(expected, abs=0.01)
     monkeypatch.setattr(claims, "measured", lambda *arguments: None)
-    assert decide(results, claim(measures=(cases[0][0],)))["verdict"] == claims.NOT_RUN
+    assert decide(results, claim(measures=(cases[0][0],)))["verdict"] == claims.NOT_MEASURED
 
 
-def test_verdicts_whose_share_of_false_ones_would_be_too_large_are_withdrawn(monkeypatch) -> None:
-    p_values = iter([0.001, 0.06])
-    monkeypatch.setattr(claims.intervals, "joined", lambda verdicts: (REPRODUCED, next(p_values)))
+def test_the_share_of_false_verdicts_is_counted_over_all_claims_and_those_above_it_are_withdrawn(monkeypatch) -> None:
+    found = iter([(REPRODUCED, 0.001), (REPRODUCED, 0.04), (INCONCLUSIVE, 0.5), (INCONCLUSIVE, 1.0)])
+    monkeypatch.setattr(claims.intervals, "joined", lambda verdicts, missing: next(found))
     results = {PAIR: result(PAIR, 0.50, 0.51, 0.52), APART: result(APART, 0.40, 0.41, 0.42)}
-    frame, _ = claims.ledger(LAB, Results(results), [claim(term()), replace(claim(term()), id="swissbert_c98")])
-    assert frame["false_share"].tolist() == pytest.approx([0.002, 0.06])
-    assert frame["verdict"].tolist() == [REPRODUCED, INCONCLUSIVE]
+    several = [replace(claim(term()), id=f"swissbert_c9{number}") for number in range(4)]
+    frame, _ = claims.ledger(LAB, Results(results), several)
+    assert frame["false_share"].tolist() == pytest.approx([0.004, 0.08, 2 / 3, 1.0])
+    assert frame["verdict"].tolist() == [REPRODUCED, INCONCLUSIVE, INCONCLUSIVE, INCONCLUSIVE]
+
+
+def test_an_undefined_score_is_not_passed_over() -> None:
+    results = {PAIR: result(PAIR, 0.5, 0.51, 0.52), APART: result(APART, 0.4, None, 0.42)}
+    assert decide(results, claim(term()))["verdict"] == claims.NOT_MEASURED
+
+
+def test_a_claim_falls_with_a_term_that_is_known_while_another_is_not() -> None:
+    results = {PAIR: result(PAIR, 0.40, 0.401, 0.402), APART: result(APART, 0.90, 0.901, 0.902)}
+    unknown = Term("sst_acc", "test", PAIR, ">", APART, 0.0, "sst_acc", "test")
+    assert decide(results, claim(term(), unknown))["verdict"] == CONTRADICTED
+    assert decide(results, claim(term("<"), unknown))["verdict"] == claims.NOT_MEASURED
 
 
 @pytest.mark.parametrize("report", reports())

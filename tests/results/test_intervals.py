@@ -18,7 +18,6 @@ from common.results.intervals import (
     bootstrap_error,
     estimate,
     false_discovery,
-    holm,
     is_printed_compatible,
     joined,
     verdict,
@@ -57,9 +56,9 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds):
 )
 def test_at_the_edge_of_a_demand_a_verdict_is_as_rare_as_its_level(seeds, op, margin, truth):
     kinds = [verdict(*study, op, margin).kind for study in simulated(seeds, truth)]
-    level = 0.05 if op in ("<=", "~") else ALPHA
+    level = ALPHA if op in ("<=", "~") else ALPHA / 2
     assert kinds.count(REPRODUCED) <= stats.binom.ppf(0.9999, STUDIES, level * 1.2)
-    assert kinds.count(CONTRADICTED) <= stats.binom.ppf(0.9999, STUDIES, ALPHA * 1.2)
+    assert kinds.count(CONTRADICTED) <= stats.binom.ppf(0.9999, STUDIES, ALPHA / 2 * 1.2)
 
 
 def test_power_rises_with_the_effect_and_with_seeds():
@@ -82,8 +81,9 @@ def test_without_example_noise_it_is_students_interval():
     low, high = estimate(values, 0.0).interval()
     expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
     assert (low, high) == pytest.approx((expected.low, expected.high))
-    one_sided = stats.ttest_1samp(values, 0.0, alternative="greater").pvalue
-    assert verdict(values, 0.0, ">", 0.0).met == pytest.approx(one_sided)
+    assert verdict(values, 0.0, ">", 0.0).met == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+    one_sided = stats.ttest_1samp(values, 0.5, alternative="less").pvalue
+    assert verdict(values, 0.0, "<=", 0.5).met == pytest.approx(one_sided)
 
 
 def test_without_seed_noise_it_is_the_normal_interval_of_the_examples():
@@ -117,19 +117,51 @@ def made(kind: str, met: float, against: float, n: int = 3) -> Verdict:
 
 
 def test_a_claim_needs_all_its_terms_and_falls_with_one_after_holms_correction():
-    good, open_, bad = made(REPRODUCED, 0.01, 0.9), made(INCONCLUSIVE, 0.3, 0.2), made(CONTRADICTED, 0.99, 0.02)
-    assert joined([good, made(REPRODUCED, 0.02, 0.9)]) == (REPRODUCED, 0.02)
+    good, open_, bad = made(REPRODUCED, 0.02, 0.9), made(INCONCLUSIVE, 0.6, 0.4), made(CONTRADICTED, 0.99, 0.04)
+    assert joined([good, made(REPRODUCED, 0.04, 0.9)]) == (REPRODUCED, 0.04)
     assert joined([good, open_])[0] == INCONCLUSIVE and joined([bad])[0] == CONTRADICTED
-    assert joined([good, bad])[0] == INCONCLUSIVE, "0.02 twice is above the level"
-    assert joined([good, made(CONTRADICTED, 0.99, 0.001)]) == (CONTRADICTED, 0.002)
+    assert joined([good, bad])[0] == INCONCLUSIVE, "0.04 twice is above the level"
+    assert joined([good, made(CONTRADICTED, 0.99, 0.002)]) == (CONTRADICTED, 0.004)
     assert joined([made(INCONCLUSIVE, 0.99, 0.001, n=1)])[0] == INCONCLUSIVE
+    # A term that nothing is known of leaves a claim open, unless another one falls even so.
+    assert joined([good], missing=1) == (INCONCLUSIVE, 1.0)
+    assert joined([made(CONTRADICTED, 0.99, 0.01)], missing=3) == (CONTRADICTED, 0.04)
+    assert joined([bad], missing=1)[0] == INCONCLUSIVE
 
 
-def test_holm_and_benjamini_hochberg_by_hand():
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.5, 0.001]) == pytest.approx([0.5, 0.002])
+def test_benjamini_hochberg_by_hand():
     assert false_discovery([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.04 * 4 / 3, 0.04 * 4 / 3, 0.5])
     assert false_discovery([]) == []
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("spread", [0.01, 0.03])
+def test_the_range_for_one_run_holds_another_run_as_often_as_it_says(seeds, spread):
+    """Its run has seeds and examples of its own; 0.006 is the error of the examples."""
+    rng = np.random.default_rng(seeds)
+    runs = rng.normal(0, spread, (STUDIES, seeds)) + rng.normal(0, 0.006, (STUDIES, 1))
+    printed = rng.normal(0, spread, STUDIES) + rng.normal(0, 0.006, STUDIES)
+    fits = sum(is_printed_compatible(p, r.tolist(), 0.006) for p, r in zip(printed, runs, strict=True))
+    # The degrees of freedom are an approximation, which is short of the level by up to four points with three seeds.
+    assert {3: 0.9, 5: 0.925}[seeds] * STUDIES <= fits <= 0.975 * STUDIES
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_of_thirty_claims_without_an_effect_a_study_keeps_a_verdict_as_rarely_as_it_says(seeds):
+    """As rarely while examples err no less than the mean over seeds; with three seeds that spread far more it does so
+    in one study of five, for a spread that comes out small by chance is then believed."""
+    kept = uncorrected = 0
+    studies = simulated(seeds, 0.0, 3000)
+    for start in range(0, len(studies), 30):
+        p_values = [joined([verdict(*study, ">", 0.0)])[1] for study in studies[start : start + 30]]
+        kept += min(false_discovery(p_values)) <= ALPHA
+        uncorrected += min(p_values) <= ALPHA
+    assert uncorrected > 60 and kept <= stats.binom.ppf(0.9999, 100, 0.06)
+
+
+def test_a_statistic_that_no_draw_has_errs_by_nan_and_without_a_warning():
+    nothing = bootstrap_error(lambda counts: weighted_correlations(counts, np.ones(50), np.arange(50.0)), 50)
+    assert math.isnan(nothing)
 
 
 def test_a_printed_number_fits_when_it_could_be_one_run_of_ours():

@@ -89,7 +89,8 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(measures, "words_card", lambda lab: WORDS)
     monkeypatch.setattr(measures, "answers", lambda lab, record, task: ANSWERS[task])
     monkeypatch.setattr(measures, "score_error", lambda *arguments: 0.01)
-    monkeypatch.setattr(measures, "negative_share", lambda store, record: {"sts": 0.25})
+    negative = {"sts": np.array([True, False, False, False])}
+    monkeypatch.setattr(measures, "negative_cosines", lambda store, record: negative)
     return SimpleNamespace(store=SimpleNamespace(probes=lambda run_id: PROBES))
 
 

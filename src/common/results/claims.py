@@ -7,7 +7,7 @@ the same with a quantity that no table prints (`measures.py`). Claims, margins a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -18,15 +18,16 @@ from common.declare.reported.claims import Claim, Measure, Term
 from common.declare.rows import reports, row
 from common.results import intervals
 from common.results.declared import demand, measure_demand, printed_difference, printed_measure
-from common.results.intervals import INCONCLUSIVE, Verdict
+from common.results.intervals import INCONCLUSIVE, Verdict, verdict
 from common.results.measures import measured
-from common.results.scoring import difference_error, score_error
+from common.results.scoring import difference_error, score_error, value
 from common.runs.record import Record
 from common.runs.session import Results, Study
 
-NOT_RUN, OPEN, ONE_SEED = "not run", "open", "inconclusive, one seed"
-LEDGER = ["claim", "report", "statement", "verdict", "estimate", "low", "high", "printed", "printed_compatible"]
-LEDGER += ["effect_ratio", "false_share", "seeds", "share", "encoder", "contaminated", "runs", "decided_by"]
+NOT_RUN, NOT_MEASURED, OPEN, ONE_SEED = "not run", "not measured here", "open", "inconclusive, one seed"
+LEDGER = ["claim", "report", "statement", "verdict", "leaning", "estimate", "low", "high", "printed"]
+LEDGER += ["printed_compatible", "effect_ratio", "false_share", "seeds", "share", "encoder", "contaminated", "runs"]
+LEDGER += ["decided_by"]
 SHOWN = ["claim", "statement", "verdict", "estimate", "low", "high", "printed", "printed_compatible", "seeds"]
 TERMS = ["claim", "comparison", "printed", "estimate", "low", "high", "verdict", "printed_compatible", "seeds"]
 CONTAMINATED = ("minilm-l6",)  # its authors trained it for cosines, on Quora's duplicates among others
@@ -38,8 +39,8 @@ class Outcome:
 
     demand: str
     printed: float
-    verdict: Verdict | None
-    is_compatible: bool | None
+    verdict: Verdict | str  # or why there is none
+    is_compatible: bool | None = None
     records: tuple[Record, ...] = ()
 
 
@@ -52,17 +53,17 @@ def ledger(lab: Study, results: Results, claims: Iterable[Claim] | None = None) 
         claims: those to decide; None takes all of every report.
 
     Returns:
-        The ledger, with `false_share`: the share of false verdicts among those of the report with as small a p-value;
-        and its comparisons.
+        The ledger, with `false_share`: the share of false verdicts among those of the report with as small a p-value,
+        counted over all its claims of two seeds or more; and its comparisons.
     """
     chosen = [c for report in reports() for c in declared_claims.load(report)] if claims is None else list(claims)
     outcomes = {claim.id: outcomes_of(lab, results, claim) for claim in chosen}
     lines = pd.DataFrame([_line(lab, claim, outcomes[claim.id]) for claim in chosen], columns=[*LEDGER, "p"])
-    decided = lines[lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])]
     lines["false_share"] = np.nan
-    for _, part in decided.groupby("report"):  # so that a claim's verdict is the same whichever reports stand beside it
+    for _, part in lines[lines["seeds"] > 1].groupby("report"):  # a verdict does not hang on which reports were run
         lines.loc[part.index, "false_share"] = intervals.false_discovery(part["p"].tolist())
-    lines.loc[lines["false_share"] > intervals.FALSE_SHARE, "verdict"] = INCONCLUSIVE
+    is_decided = lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])
+    lines.loc[is_decided & (lines["false_share"] > intervals.FALSE_SHARE), "verdict"] = INCONCLUSIVE
     terms = [_term_line(claim, outcome) for claim in chosen for outcome in outcomes[claim.id]]
     return lines[LEDGER], pd.DataFrame(terms, columns=TERMS)
 
@@ -88,55 +89,72 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _term(lab: Study, results: Results, term: Term) -> Outcome:
-    printed = printed_difference(term, reported.printed_values())
-    if not {term.a, term.b} <= set(results):
-        return Outcome(demand(term), printed, None, None)
-    first = _by_seed(results, term.a, term.metric, term.split)
-    second = _by_seed(results, term.b, term.metric_b, term.split_b)
-    pairs = [(first[seed], second[seed]) for seed in first if seed in second]
+    empty = Outcome(demand(term), printed_difference(term, reported.printed_values()), NOT_RUN)
+    pairs = _pairs(results, (term.a, term.b))
+    if not pairs:
+        return empty
     names = (_metric(term.a, term.metric), _metric(term.b, term.metric_b))
-    differences = [a.value(names[0], term.split) - b.value(names[1], term.split_b) for a, b in pairs]
+    scores = [(value(lab, a, names[0], term.split), value(lab, b, names[1], term.split_b)) for a, b in pairs]
+    if any(score is None for both in scores for score in both):
+        return replace(empty, verdict=NOT_MEASURED)
     if (names[0], term.split) == (names[1], term.split_b):
         error = difference_error(lab, pairs, names[0], term.split)
     else:  # other examples on either side
         sides = ([a for a, _ in pairs], names[0], term.split), ([b for _, b in pairs], names[1], term.split_b)
         error = float(np.hypot(*(score_error(lab, *side) for side in sides)))
-    records = tuple(record for pair in pairs for record in pair)
-    return _outcome(demand(term), printed, differences, error, (term.op, term.margin, 0.0), records)
+    return _outcome(empty, [a - b for a, b in scores], error, (term.op, term.margin, 0.0), pairs)
 
 
 def _measure(lab: Study, results: Results, measure: Measure) -> Outcome:
-    printed = printed_measure(measure, reported.printed_values())
-    text = measure_demand(measure)
-    if not set(measure.rows) <= set(results):
-        return Outcome(text, printed, None, None)
-    sides = [
-        {record.seed: measured(lab, record, measure.quantity, of) for record in results[name].records}
+    empty = Outcome(measure_demand(measure), printed_measure(measure, reported.printed_values()), NOT_RUN)
+    groups = _pairs(results, measure.rows)
+    if not groups:
+        return empty
+    asked = [
+        of | ({"metric": _metric(name, of["metric"])} if "metric" in of else {})
         for name, of in zip(measure.rows, (measure.of, measure.of | measure.of_b), strict=False)
     ]
-    seeds = [seed for seed in sides[0] if all(side.get(seed) is not None for side in sides)]
-    values = [[side[seed].value for side in sides] for seed in seeds]
-    is_ratio = measure.by == "ratio"
-    numbers = [v[0] if len(v) == 1 else v[0] / v[1] if is_ratio else v[0] - v[1] for v in values]
-    errors = [np.mean([side[seed].error for seed in seeds]) if seeds else 0.0 for side in sides]
-    error = 0.0 if is_ratio else float(np.hypot(*[*errors, 0.0][:2]))
-    records = tuple(r for name in measure.rows for r in results[name].records if r.seed in seeds)
-    return _outcome(text, printed, numbers, error, (measure.op, measure.margin, measure.value), records)
+    found = [
+        [measured(lab, record, measure.quantity, of) for record, of in zip(group, asked, strict=True)]
+        for group in groups
+    ]
+    if any(one is None for group in found for one in group):
+        return replace(empty, verdict=NOT_MEASURED)
+    values = np.array([[one.value for one in group] for group in found])  # (S, 1 or 2)
+    errors = np.mean([[one.error for one in group] for group in found], axis=0)
+    if len(asked) == 1:
+        numbers, error = values[:, 0], errors[0]
+    elif measure.by == "ratio":
+        if not values[:, 1].all():
+            return replace(empty, verdict=NOT_MEASURED)
+        (a, b), numbers = values.mean(0), values[:, 0] / values[:, 1]
+        error = np.hypot(errors[0] / b, a * errors[1] / b**2)  # the delta method
+    else:
+        numbers, error = values[:, 0] - values[:, 1], np.hypot(*errors)
+    return _outcome(empty, numbers.tolist(), float(error), (measure.op, measure.margin, measure.value), groups)
 
 
 def _outcome(
-    text: str,
-    printed: float,
+    empty: Outcome,
     differences: Sequence[float],
     error: float,
     asked: tuple[str, float, float],
-    records: tuple[Record, ...],
+    groups: Sequence[tuple[Record, ...]],
 ) -> Outcome:
-    if not differences:
-        return Outcome(text, printed, None, None)
-    is_known = not np.isnan(printed)
-    fits = intervals.is_printed_compatible(printed, differences, error) if is_known else None
-    return Outcome(text, printed, intervals.verdict(differences, error, *asked), fits, records)
+    if not np.isfinite(error):
+        return replace(empty, verdict=NOT_MEASURED)
+    is_known = not np.isnan(empty.printed) and len(differences) > 1
+    fits = intervals.is_printed_compatible(empty.printed, differences, error) if is_known else None
+    records = tuple(record for group in groups for record in group)
+    return replace(empty, verdict=verdict(differences, error, *asked), is_compatible=fits, records=records)
+
+
+def _pairs(results: Results, names: Sequence[str]) -> list[tuple[Record, ...]]:
+    """The records of these rows, seed by seed that all of them have."""
+    if not set(names) <= set(results):
+        return []
+    sides = [{record.seed: record for record in results[name].records} for name in names]
+    return [tuple(side[seed] for side in sides) for seed in sides[0] if all(seed in side for side in sides)]
 
 
 def _metric(row_id: str, metric: str) -> str:
@@ -145,31 +163,38 @@ def _metric(row_id: str, metric: str) -> str:
     return "overall_normalised" if is_normalised else metric
 
 
-def _by_seed(results: Results, row_id: str, metric: str, split: str) -> dict[int, Record]:
-    name = _metric(row_id, metric)
-    return {record.seed: record for record in results[row_id].records if record.value(name, split) is not None}
+def _is_contaminated(lab: Study, claim: Claim) -> bool:
+    """Whether it is of paraphrases or cosines, and the encoder learned them."""
+    asked = [term.metric for term in claim.terms] + [text for m in claim.measures for text in m.of.values()]
+    tasks = (task for name in claim.rows for spec in row(name).specs for task in spec.tasks)
+    is_cosine = any(task.pair_method == "cosine" for task in tasks)
+    return lab.encoder in CONTAMINATED and (is_cosine or any("para" in text for text in asked))
 
 
 def _line(lab: Study, claim: Claim, outcomes: list[Outcome]) -> dict:
     known = {"claim": claim.id, "report": claim.id.partition("_")[0], "statement": claim.statement}
-    known |= {"decided_by": claim.open or claim.rule, "encoder": lab.encoder}
-    known["contaminated"] = lab.encoder in CONTAMINATED
-    verdicts = [outcome.verdict for outcome in outcomes]
-    if claim.open or not verdicts or not all(verdicts):
-        return known | {"verdict": OPEN if claim.open else NOT_RUN, "printed_compatible": "not printed"}
-    kind, p = intervals.joined(verdicts)
-    deciding = min(outcomes, key=lambda outcome: outcome.verdict.against)
-    records = {r.run_id: r for outcome in outcomes for r in outcome.records}
-    shown, seeds = deciding.verdict, min(v.n for v in verdicts)
-    fits = [outcome.is_compatible for outcome in outcomes if outcome.is_compatible is not None]
+    known |= {"decided_by": claim.open or claim.rule, "encoder": lab.encoder, "printed_compatible": "not printed"}
+    known["contaminated"] = _is_contaminated(lab, claim)
+    decided = [outcome for outcome in outcomes if isinstance(outcome.verdict, Verdict)]
+    missing = [outcome.verdict for outcome in outcomes if not isinstance(outcome.verdict, Verdict)]
+    if claim.open or not decided:
+        return known | {"verdict": OPEN if claim.open else NOT_RUN if NOT_RUN in missing else NOT_MEASURED}
+    kind, p = intervals.joined([outcome.verdict for outcome in decided], len(missing))
+    if missing and kind == INCONCLUSIVE:
+        return known | {"verdict": NOT_RUN if NOT_RUN in missing else NOT_MEASURED}
+    deciding = min(decided, key=lambda outcome: outcome.verdict.against)
+    records = {r.run_id: r for outcome in decided for r in outcome.records}
+    shown, seeds = deciding.verdict, min(outcome.verdict.n for outcome in decided)
+    fits = [outcome.is_compatible for outcome in decided if outcome.is_compatible is not None]
     return known | {
         "verdict": ONE_SEED if seeds == 1 else kind,
+        "leaning": "for" if all(o.verdict.met < o.verdict.against for o in decided) else "against",
         "p": p,
         "estimate": shown.estimate,
         "low": shown.low,
         "high": shown.high,
         "printed": deciding.printed,
-        "printed_compatible": ("yes" if all(fits) else "no") if fits else "not printed",
+        "printed_compatible": ("yes" if all(fits) else "no") if fits else "not printed" if seeds > 1 else "one seed",
         "effect_ratio": shown.estimate / deciding.printed if deciding.printed else np.nan,
         "seeds": seeds,
         "share": float(np.mean([record["share"] for record in records.values()])),
@@ -178,11 +203,11 @@ def _line(lab: Study, claim: Claim, outcomes: list[Outcome]) -> dict:
 
 
 def _term_line(claim: Claim, outcome: Outcome) -> dict:
-    line = {"claim": claim.id, "comparison": outcome.demand, "printed": outcome.printed, "verdict": NOT_RUN}
-    fits = {True: "yes", False: "no", None: "not printed"}[outcome.is_compatible]
-    if outcome.verdict is None:
-        return line | {"printed_compatible": fits}
+    fits = {True: "yes", False: "no", None: "not printed" if np.isnan(outcome.printed) else "one seed"}
+    line = {"claim": claim.id, "comparison": outcome.demand, "printed": outcome.printed}
     found = outcome.verdict
+    if not isinstance(found, Verdict):
+        return line | {"verdict": found, "printed_compatible": ""}
     kind = ONE_SEED if found.n == 1 else found.kind
     numbers = {"estimate": found.estimate, "low": found.low, "high": found.high, "seeds": found.n}
-    return line | numbers | {"verdict": kind, "printed_compatible": fits}
+    return line | numbers | {"verdict": kind, "printed_compatible": fits[outcome.is_compatible]}

@@ -14,10 +14,9 @@ import numpy as np
 from scipy import stats
 
 REPRODUCED, CONTRADICTED, INCONCLUSIVE = "reproduced", "contradicted", "inconclusive"
-LEVEL = 0.95  # of intervals; a one-sided demand is met or missed at half of what is left
-ALPHA = (1 - LEVEL) / 2
-EQUIVALENCE_ALPHA = 0.05  # of each of two one-sided tests (Schuirmann 1987): a 90 % interval
-EQUIVALENCES = ("<=", "~")
+LEVEL = 0.95  # of intervals
+ALPHA = 1 - LEVEL
+EQUIVALENCES = ("<=", "~")  # each of two one-sided tests at ALPHA (Schuirmann 1987): a 90 % interval
 FALSE_SHARE = 0.05  # of all verdicts, at most (Benjamini & Hochberg 1995)
 DRAWS, CHUNK = 1000, 100
 
@@ -51,7 +50,8 @@ class Estimate:
 class Verdict:
     """reproduced: the whole interval meets the demand; contradicted: all of it lies against it; else inconclusive.
 
-    met and against are the p-values of the two; with one seed neither decides, and `kind` stays inconclusive.
+    met and against are the p-values of the two, each to be held against ALPHA: two-sided, but for met of an equivalence.
+    With one seed neither decides, and `kind` stays inconclusive.
     """
 
     kind: str
@@ -77,23 +77,26 @@ def estimate(differences: Sequence[float], example_error: float) -> Estimate:
     return Estimate(float(np.mean(differences)), math.sqrt(whole), freedom, seeds)
 
 
-def verdict(differences: Sequence[float], example_error: float, op: str, margin: float, value: float = 0.0) -> Verdict:
+def verdict(
+    differences_by_seed: Sequence[float], example_standard_error: float, op: str, margin: float, value: float = 0.0
+) -> Verdict:
     """What seeds and examples say of one demand (operators as in `declare/reported/claims.py`).
 
     Args:
-        differences: of each seed, paired.
-        example_error: standard error of their mean over dev examples.
+        differences_by_seed: paired.
+        example_standard_error: of their mean, over dev examples.
         op: > and >= demand at least `margin` above `value`, < at most `margin` below, <= no more than `margin` above,
             ~ no further than `margin` from it.
         margin: at least 0.
         value: what the difference is compared with.
     """
-    found = estimate(differences, example_error)
+    found = estimate(differences_by_seed, example_standard_error)
     met, against = _tests(found, op, margin, value)
-    alpha = EQUIVALENCE_ALPHA if op in EQUIVALENCES else ALPHA
-    kind = REPRODUCED if met <= alpha else CONTRADICTED if against <= ALPHA else INCONCLUSIVE
+    is_equivalence = op in EQUIVALENCES
+    met, against = min(1.0, met if is_equivalence else 2 * met), min(1.0, 2 * against)
+    kind = REPRODUCED if met <= ALPHA else CONTRADICTED if against <= ALPHA else INCONCLUSIVE
     kind = kind if found.seeds > 1 else INCONCLUSIVE
-    level = 1 - 2 * EQUIVALENCE_ALPHA if op in EQUIVALENCES and kind != CONTRADICTED else LEVEL
+    level = 1 - 2 * ALPHA if is_equivalence and kind != CONTRADICTED else LEVEL
     return Verdict(kind, found.value, *found.interval(level), found.seeds, met, against)
 
 
@@ -108,26 +111,20 @@ def _tests(found: Estimate, op: str, margin: float, value: float) -> tuple[float
     return max(found.above(low), found.below(high)), min(found.above(high), found.below(low))
 
 
-def joined(verdicts: Sequence[Verdict]) -> tuple[str, float]:
-    """The verdict of a claim of several terms, and its p-value.
+def joined(verdicts: Sequence[Verdict], missing: int = 0) -> tuple[str, float]:
+    """The verdict of a claim of several terms, and its p-value, to be held against ALPHA.
 
     Reproduced when all terms are (the largest p decides; Berger 1982), contradicted when one is after Holm's correction
     over the terms, whose first step is the smallest p times their number (Holm 1979).
+
+    Args:
+        verdicts: at least one.
+        missing: terms beside them that nothing is known of; they leave a claim open, unless another term is against it.
     """
-    if all(v.kind == REPRODUCED for v in verdicts):
-        return REPRODUCED, max(v.met for v in verdicts)
-    against = min(1.0, len(verdicts) * min(v.against for v in verdicts))
-    several = all(v.n > 1 for v in verdicts)
-    return (CONTRADICTED if several and against <= ALPHA else INCONCLUSIVE), against
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected step by step, so that any false one among them is as unlikely as one alone was (Holm 1979)."""
-    order, count, largest, corrected = np.argsort(p_values), len(p_values), 0.0, [0.0] * len(p_values)
-    for step, place in enumerate(order):
-        largest = max(largest, min(1.0, (count - step) * p_values[place]))
-        corrected[place] = largest
-    return corrected
+    against = min(1.0, (len(verdicts) + missing) * min(v.against for v in verdicts))
+    met = 1.0 if missing else max(v.met for v in verdicts)
+    kind = REPRODUCED if met <= ALPHA else CONTRADICTED if against <= ALPHA else INCONCLUSIVE
+    return (kind if all(v.n > 1 for v in verdicts) else INCONCLUSIVE), min(met, against)
 
 
 def false_discovery(p_values: Sequence[float]) -> list[float]:
@@ -139,11 +136,17 @@ def is_printed_compatible(printed: float, differences: Sequence[float], example_
     """Whether a report's difference, which is one run on other examples of its own noise, could be one of ours.
 
     Both parts of the variance count twice: for its run and for our mean (a prediction interval for one run).
+
+    Args:
+        printed: the report's difference.
+        differences: of at least two seeds; one shows nothing of how far runs lie apart.
+        example_error: standard error of their mean that dev examples alone would give.
     """
-    found = estimate(differences, example_error)
-    between = float(np.var(differences, ddof=1)) if len(differences) > 1 else 0.0
-    error = math.sqrt(found.error**2 + between + example_error**2)
-    low, high = Estimate(found.value, error, found.freedom, found.seeds).interval()
+    seeds = len(differences)
+    between = float(np.var(differences, ddof=1)) * (1 + 1 / seeds)
+    whole = between + 2 * example_error**2
+    freedom = (seeds - 1) * (whole / between) ** 2 if between else math.inf
+    low, high = Estimate(float(np.mean(differences)), math.sqrt(whole), freedom, seeds).interval()
     return low <= printed <= high
 
 
@@ -160,12 +163,18 @@ def bootstrap_error(statistic: Callable[[np.ndarray], np.ndarray], size: int, se
     """Standard deviation of a statistic over 1,000 draws of the dev examples with replacement.
 
     Args:
-        statistic: (D, N) how often each example was drawn -> (D,) values.
+        statistic: (D, N) how often each example was drawn -> (D,) values, nan where a draw has none.
         size: N, the number of examples.
+        seed: of the draws.
+
+    Returns:
+        nan for a statistic that is not there in every tenth draw, such as Pearson's r of a constant.
     """
     draws = np.random.default_rng(seed)
     counts = (draws.multinomial(size, np.full(size, 1 / size), CHUNK) for _ in range(DRAWS // CHUNK))
-    return float(np.nanstd(np.concatenate([statistic(drawn) for drawn in counts]), ddof=1))
+    values = np.concatenate([statistic(drawn) for drawn in counts])
+    known = values[np.isfinite(values)]
+    return float(known.std(ddof=1)) if len(known) >= DRAWS / 10 else math.nan
 
 
 def weighted_correlations(counts: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

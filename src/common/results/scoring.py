@@ -15,7 +15,7 @@ from common.declare.tasks import TASKS
 from common.results.facts import labels_card
 from common.results.intervals import accuracy_error, bootstrap_error, weighted_correlations
 from common.results.long import TASK_METRICS
-from common.results.subsets import answers
+from common.results.subsets import TRUE_LABELS, answers
 from common.runs.record import Record
 from common.runs.session import Study
 from common.training.evaluate import METRIC_NAMES
@@ -23,7 +23,14 @@ from common.training.evaluate import METRIC_NAMES
 TASK_OF = {metric: task for task, metric in METRIC_NAMES.items()}
 # A correlation counts half in SlapBERT's overall, which maps it to [0, 1] first.
 PARTS = {"overall": (1.0, 1.0, 1.0), "overall_normalised": (1.0, 1.0, 0.5)}
+ONE_LABEL = {metric: labels[0] for labels, metric in TRUE_LABELS.values() if len(labels) == 1}
 Pair = tuple[Record, Record]
+
+
+def value(lab: Study, record: Record, metric: str, split: str = "dev") -> float | None:
+    """A metric of a run, also those that its stored answers say and its record does not; None where it is undefined."""
+    right = _right(lab, record, metric) if metric in ONE_LABEL and split == "dev" else None
+    return record.value(metric, split) if right is None else float(right.mean())
 
 
 def difference_error(lab: Study, pairs: Sequence[Pair], metric: str, split: str = "dev") -> float:
@@ -46,6 +53,9 @@ def score_error(lab: Study, records: Sequence[Record], metric: str, split: str =
     if metric in PARTS:
         parts = zip(TASK_METRICS, PARTS[metric], strict=True)
         return _joined([factor * score_error(lab, records, name, split) for name, factor in parts])
+    if metric in ONE_LABEL and split == "dev":
+        rights = [_right(lab, record, metric) for record in records]
+        return math.nan if any(right is None for right in rights) else accuracy_error(np.stack(rights))
     columns = [_answers(lab, record, metric) if split == "dev" else None for record in records]
     if any(column is None for column in columns):
         return _binomial(records, metric, split)
@@ -76,15 +86,22 @@ def _answers(lab: Study, record: Record, metric: str) -> np.ndarray | None:
     return None
 
 
+def _right(lab: Study, record: Record, metric: str) -> np.ndarray | None:
+    """(N,) whether the examples of one true label are answered right."""
+    found, labels = _answers(lab, record, METRIC_NAMES["para"]), labels_card(lab)["para"]
+    return None if found is None else (found == labels)[labels == ONE_LABEL[metric]].astype(float)
+
+
 def _binomial(records: Sequence[Record], metric: str, split: str) -> float:
     task = TASK_OF.get(metric, "para")  # the other metrics are Quora's
-    value = float(np.mean([record.value(metric, split) for record in records]))
+    values = [record.value(metric, split) for record in records if record.value(metric, split) is not None]
     counts = [record.get("counts", {}).get("scored" if split == "dev" else split, {}).get(task) for record in records]
     n = min((count for count in counts if count), default=0)
     if split == "train" and records[0].spec.train_examples:
         n = min(n, records[0].spec.train_examples)
-    if n < 4:
+    if n < 4 or not values:
         return 0.0
+    value = float(np.mean(values))
     return (1 - value**2) / math.sqrt(n - 3) if metric == "sts_corr" else math.sqrt(value * (1 - value) / n)
 
 
