@@ -2,7 +2,7 @@
 
 Heads, losses, schedules and methods stay ours, so that everybody trains the same model on the same examples. `library`:
 bfloat16 autocast, PyTorch's fused AdamW, tokens prepared once. `starter`: float32, sentences tokenised whenever a batch
-is drawn, an AdamW in Python. Both pad batches as they are drawn to their longest, and evaluate in the order of the file.
+is drawn, an AdamW in Python. Both pad batches as they are drawn to their longest and evaluate in the order of the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class Library(nn.Module):
 
     def __init__(self, folder: Path, hidden_dropout_prob: float = 0.1, attention_probs_dropout_prob: float = 0.1):
         super().__init__()
-        dropout = {"hidden_dropout_prob": hidden_dropout_prob, "attention_probs_dropout_prob": attention_probs_dropout_prob}
+        dropout = {
+            "hidden_dropout_prob": hidden_dropout_prob,
+            "attention_probs_dropout_prob": attention_probs_dropout_prob,
+        }
         model = transformers.BertModel.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, **dropout
         )
@@ -113,7 +116,9 @@ def install(way: str, spec: RunSpec) -> RunSpec:
         return tuple(tensor[:, : int(ragged.lengths[rows].max())] for tensor in by_eights(ragged, rows))
 
     def in_file_order(lengths: np.ndarray, tokens: int) -> Iterator[np.ndarray]:
-        return iter(np.split(np.arange(len(lengths)), range(EVALUATION_BATCH[way], len(lengths), EVALUATION_BATCH[way])))
+        return iter(
+            np.split(np.arange(len(lengths)), range(EVALUATION_BATCH[way], len(lengths), EVALUATION_BATCH[way]))
+        )
 
     encoding.Ragged.padded = padded
     bert.BertModel.from_pretrained = staticmethod(Library)
