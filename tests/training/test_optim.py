@@ -120,6 +120,37 @@ def test_frozen_parameters_and_unknown_variants_are_refused():
         AdamW(problem()[0], variant="adam")
 
 
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize("variant", ["torch", "starter"])
+def test_sparse_gradients_move_a_table_as_dense_ones_do(variant, decay):
+    """Rows come, stay away and come again; those that never had a gradient only decay."""
+    start = torch.randn(3000, 4, generator=torch.Generator().manual_seed(0))
+    tables = [start.clone().requires_grad_() for _ in range(2)]
+    dense, sparse = (AdamW([t], 1e-2, weight_decay=decay, variant=variant, fused=True) for t in tables)
+    for step in range(6):
+        rows = torch.randperm(2500, generator=torch.Generator().manual_seed(step // 2))[: 300 + 900 * (step % 2)]
+        rows = rows.sort().values
+        values = torch.randn(len(rows), 4, generator=torch.Generator().manual_seed(step))
+        tables[0].grad = torch.zeros_like(start).index_copy_(0, rows, values)
+        tables[1].grad = torch.sparse_coo_tensor(
+            rows[None], values, start.shape, is_coalesced=True, check_invariants=False
+        )
+        dense.step()
+        sparse.step()
+        torch.testing.assert_close(tables[1], tables[0], atol=1e-7, rtol=1e-6)  # float32: the same products
+    assert torch.equal(tables[1][2500:], tables[0][2500:])
+    assert len(sparse.state[tables[1]]["rows"]) < 2500 and (decay == 0) == torch.equal(tables[1][2500:], start[2500:])
+
+
+def test_every_moved_parameter_is_told_and_a_gradient_may_have_half_precision():
+    weights, told = [torch.ones(3, 2).requires_grad_(), torch.ones(2).requires_grad_()], []
+    optimizer = AdamW(weights, 1e-2, fused=True, moved=told.append)
+    weights[0].grad_dtype = None
+    weights[0].grad = torch.full((3, 2), 0.5, dtype=torch.bfloat16)
+    optimizer.step()
+    assert len(told) == 1 and told[0] is weights[0] and weights[0].max().item() == pytest.approx(0.99)
+
+
 def rates(rate, updates=20, epochs=10):
     """The rate of every update, and of a second group at a tenth of it."""
     optimizer = AdamW([{"params": problem()[0]}, {"params": problem()[0], "lr": 1e-4}], lr=1e-3)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from torch.nn import functional
 
 from common.data.encoding import Part
 from common.model.bert import BertLayer, BertModel, BertOutput
+from common.model.pals import ProjectedAttentionLayers
 
 LEVELS = 1 << 16  # of a mask's random integers
 
@@ -66,15 +66,14 @@ class WordRows:
     """Word embeddings in training: an update works on the rows that its texts use.
 
     A gradient of all 30,522 rows would be made, filled with zeros and added up for every part. Here a copy of the rows
-    in use is the leaf of the graph, and one kept tensor, zero elsewhere, carries its gradient to the optimiser, which
-    goes on moving all rows. So what is computed stays the same. Outside an update the table itself is looked up.
+    in use is the leaf of the graph, and the table gets a sparse gradient. Outside an update the table itself is looked
+    up.
     """
 
     def __init__(self, embedding: nn.Embedding):
         self.table = embedding.weight
         self.leaf: Tensor | None = None
         self.used: Tensor | None = None
-        self.gradient: Tensor | None = None
         self.place = torch.zeros(len(self.table), dtype=torch.int64, device=self.table.device)
 
     def __call__(self, ids: Tensor) -> Tensor:
@@ -85,46 +84,79 @@ class WordRows:
 
     def open(self, ids: Sequence[Tensor]) -> None:
         """Begin an update on these token ids."""
-        self._wipe()
         self.place = self.place.to(self.table.device)  # the model may have moved
         self.used = torch.cat([some.flatten() for some in ids]).unique()
         self.place[self.used] = torch.arange(len(self.used), device=self.table.device)
         self.leaf = self.table.detach()[self.used].requires_grad_(self.table.requires_grad)
 
     def close(self) -> None:
-        """End the passes: the table gets the gradient, zero where no text had a word."""
+        """End the passes: the table gets the gradient of the rows in use."""
         if self.leaf.grad is not None:
-            if self.gradient is None:
-                self.gradient = torch.zeros_like(self.table)
-            self.table.grad = self.gradient.index_copy_(0, self.used, self.leaf.grad)
+            rows, size = self.used.unsqueeze(0), self.table.shape
+            self.table.grad = torch.sparse_coo_tensor(
+                rows, self.leaf.grad, size, is_coalesced=True, check_invariants=False
+            )
         self.leaf = None
 
     def stand_in(self, parameter: Tensor) -> Tensor:
         """The rows in use in place of the table, any other parameter as it is."""
         return self.leaf if parameter is self.table and self.leaf is not None else parameter
 
-    def _wipe(self) -> None:
-        if self.gradient is not None and self.used is not None:
-            self.gradient.index_fill_(0, self.used, 0.0)
 
-
-@dataclass
 class Weights:
     """Linear layers' weights in the precision of matrix products: float32, or bfloat16 as under autocast.
 
-    kept: a dictionary during an update, so that weights are cast once however many passes it makes, as autocast does.
+    A cast is made again when its weight has changed. The optimiser asks for that (`renew`) while the weight is at hand, for
+    at batches of 8 an update takes its time from reading and writing weights. Between `open` and `close` casts are
+    leaves of the graph, whose gradients `collect` gives to the weights.
     """
 
-    dtype: torch.dtype
-    kept: dict[object, tuple[Tensor, ...]] | None = None
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+        self.casts: dict[nn.Parameter, tuple[Tensor, list[int]]] = {}  # its rows in the cast; the version they are of
+        self.wholes: dict[nn.Parameter, Tensor] = {}
+        self.leaves: dict[nn.Parameter, tuple[Tensor, list[nn.Parameter]]] | None = None
 
-    def __call__(self, *layers: nn.Linear) -> tuple[Tensor, ...]:
+    def __call__(self, *layers: nn.Linear) -> list[Tensor]:
         """Weight (out, in) and bias (out,) of layers side by side on the same input."""
-        kept, key = {} if self.kept is None else self.kept, (layers, torch.is_grad_enabled())
-        if key not in kept:
-            columns = [layer.weight for layer in layers], [layer.bias for layer in layers]
-            kept[key] = tuple((c[0] if len(c) == 1 else torch.cat(c)).to(self.dtype) for c in columns)
-        return kept[key]
+        columns = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        if self.dtype == torch.float32 or (torch.is_grad_enabled() and self.leaves is None):
+            return [(column[0] if len(column) == 1 else torch.cat(column)).to(self.dtype) for column in columns]
+        return [self._cast(column) for column in columns]
+
+    def renew(self, parameter: nn.Parameter) -> None:
+        """Cast a weight again, if there is a cast of it. (Fused optimisers change weights without counting versions.)"""
+        if parameter in self.casts:
+            cast, version = self.casts[parameter]
+            cast.copy_(parameter.detach())
+            version[0] = parameter._version
+
+    def collect(self, precise: bool) -> None:
+        """After a backward pass: the weights get the gradients of their casts, in float32 where that is asked for."""
+        for leaf, parameters in self.leaves.values():
+            if leaf.grad is not None:
+                for parameter, part in zip(parameters, leaf.grad.split([len(p) for p in parameters]), strict=True):
+                    parameter.grad_dtype = None  # any
+                    part = part.float() if precise else part
+                    parameter.grad = part if parameter.grad is None else parameter.grad + part
+                leaf.grad = None
+
+    def _cast(self, parameters: list[nn.Parameter]) -> Tensor:
+        first = parameters[0]
+        if first not in self.wholes:
+            with torch.inference_mode(False):
+                rows = [len(parameter) for parameter in parameters]
+                self.wholes[first] = torch.empty(sum(rows), *first.shape[1:], dtype=self.dtype, device=first.device)
+                parts = self.wholes[first].split(rows)
+                self.casts |= {p: (part, [-1]) for p, part in zip(parameters, parts, strict=True)}
+        for parameter in parameters:
+            if self.casts[parameter][1][0] != parameter._version:
+                self.renew(parameter)
+        if not torch.is_grad_enabled():
+            return self.wholes[first]
+        if first not in self.leaves:
+            self.leaves[first] = self.wholes[first].detach().requires_grad_(first.requires_grad), parameters
+        return self.leaves[first][0]
 
 
 class Place(NamedTuple):
@@ -134,7 +166,7 @@ class Place(NamedTuple):
     stop: int
     index: Tensor
     shape: tuple[int, int]
-    bias: Tensor  # (B * A, 1, T): 0 on real tokens, a large negative number on padding
+    bias: Tensor  # (B, 1, T): 0 on real tokens, a large negative number on padding
 
 
 def encode_packed(
@@ -143,6 +175,7 @@ def encode_packed(
     parts: Sequence[Part],
     noises: Sequence[Tensor | None],
     weights: Weights,
+    pals: Sequence[ProjectedAttentionLayers] | None = None,
 ) -> list[BertOutput]:
     """What the encoder gives for each part, computed on the real tokens of all parts at once.
 
@@ -152,11 +185,12 @@ def encode_packed(
         parts: (input_ids, attention_mask, token_type_ids), each (B, T).
         noises: per part (B, T, H) added to the embeddings, or None.
         weights: gives the layers' weights, and with them the precision of products; sums and norms stay in float32.
+        pals: per part the projected attention layers of its task.
 
     Returns:
         Per part a BertOutput without attentions; padded positions hold zeros.
     """
-    places = _places(parts, encoder.config.num_attention_heads, weights.dtype)
+    places = _places(parts, weights.dtype)
     ids, types, positions = (_gathered(columns, places) for columns in zip(*map(_columns, parts), strict=True))
     e = encoder.embeddings
     summed = words(ids) + e.position_embeddings.weight[positions] + e.token_type_embeddings(types)
@@ -164,22 +198,36 @@ def encode_packed(
     if any(noise is not None for noise in noises):
         given = [_or_zeros(noise, place, hidden) for noise, place in zip(noises, places, strict=True)]
         hidden = hidden + _gathered(given, places)
-    for layer in encoder.encoder["layer"]:
-        hidden = _layer(layer, hidden, places, weights)
+    for index, layer in enumerate(encoder.encoder["layer"]):
+        added = None
+        if pals is not None:
+            parted = [
+                _pal(pal, index, hidden[p.start : p.stop], p, weights) for pal, p in zip(pals, places, strict=True)
+            ]
+            added = _with_spare(parted, len(hidden))
+        hidden = _layer(layer, hidden, places, weights, added)
     outputs = [_padded(hidden[p.start : p.stop], p) for p in places]
     dense = encoder.pooler["dense"]
     pooled = [torch.tanh(_linear(output[:, 0], weights, dense)).float() for output in outputs]
     return [BertOutput(output, pool, None) for output, pool in zip(outputs, pooled, strict=True)]
 
 
-def _layer(layer: BertLayer, hidden: Tensor, places: Sequence[Place], weights: Weights) -> Tensor:
+def _layer(layer: BertLayer, hidden: Tensor, places: Sequence[Place], weights: Weights, added: Tensor | None) -> Tensor:
     """BertLayer on packed rows: (N, H) -> (N, H), both float32."""
-    attention, own = layer.attention["self"], layer.attention["output"]
+    attention, own, output = layer.attention["self"], layer.attention["output"], layer.output
     mixed = _linear(hidden, weights, attention.query, attention.key, attention.value)  # (N, 3H)
-    context = torch.cat([_attend(attention, mixed[p.start : p.stop], p) for p in places])  # (N, H)
+    context = _with_spare([_attend(attention, mixed[p.start : p.stop], p) for p in places], len(hidden))  # (N, H)
     attended = own.LayerNorm(hidden + own.dropout(_linear(context, weights, own.dense)))
     expanded = functional.gelu(_linear(attended, weights, layer.intermediate["dense"]))  # (N, 4H)
-    return layer.output.LayerNorm(attended + layer.output.dropout(_linear(expanded, weights, layer.output.dense)))
+    residual = attended if added is None else attended + added
+    return output.LayerNorm(residual + output.dropout(_linear(expanded, weights, output.dense)))
+
+
+def _pal(pal: ProjectedAttentionLayers, index: int, hidden: Tensor, place: Place, weights: Weights) -> Tensor:
+    """What projected attention adds to a layer, on one part's packed rows: (n, H) -> (n, H)."""
+    attention = pal.layer[index]
+    mixed = _linear(_linear(hidden, weights, pal.down), weights, attention.query, attention.key, attention.value)
+    return pal.activation(_linear(_attend(attention, mixed, place), weights, pal.up))
 
 
 def _attend(attention: nn.Module, mixed: Tensor, place: Place) -> Tensor:
@@ -188,7 +236,8 @@ def _attend(attention: nn.Module, mixed: Tensor, place: Place) -> Tensor:
     A, D = attention.num_heads, attention.head_size
     padded = _padded(mixed, place).view(B, T, 3, A, D).permute(2, 0, 3, 1, 4)  # (3, B, A, T, D)
     query, key, value = padded.reshape(3, B * A, T, D)
-    scores = torch.baddbmm(place.bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B * A, T, T)
+    bias = place.bias.repeat_interleave(A, 0)  # (B * A, 1, T)
+    scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=1 / math.sqrt(D))  # (B * A, T, T)
     shares = scores.softmax(-1, dtype=torch.float32).to(value.dtype)  # the bfloat16 kernel is the slower one
     context = attention.dropout(shares) @ value  # (B * A, T, D)
     return context.view(B, A, T, D).transpose(1, 2).reshape(B * T, A * D).index_select(0, place.index)
@@ -198,13 +247,12 @@ def _linear(states: Tensor, weights: Weights, *layers: nn.Linear) -> Tensor:
     return functional.linear(states.to(weights.dtype), *weights(*layers))
 
 
-def _places(parts: Sequence[Part], heads: int, dtype: torch.dtype) -> list[Place]:
+def _places(parts: Sequence[Part], dtype: torch.dtype) -> list[Place]:
     places, start = [], 0
     for _, mask, _ in parts:
         index = mask.flatten().nonzero().squeeze(1)
         bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(mask == 0, -1e9)
-        bias = bias.repeat_interleave(heads, 0).unsqueeze(1)  # (B * A, 1, T)
-        places.append(Place(start, start + len(index), index, tuple(mask.shape), bias))
+        places.append(Place(start, start + len(index), index, tuple(mask.shape), bias.unsqueeze(1)))
         start += len(index)
     return places
 
@@ -218,7 +266,21 @@ def _columns(part: Part) -> tuple[Tensor, Tensor, Tensor]:
 def _gathered(padded: Sequence[Tensor], places: Sequence[Place]) -> Tensor:
     """The real rows of padded (B, T, ...) tensors, one part after another."""
     rows = [tensor.flatten(0, 1).index_select(0, p.index) for tensor, p in zip(padded, places, strict=True)]
-    return torch.cat(rows)
+    return _with_spare(rows, rounded(places[-1].stop))
+
+
+def _with_spare(rows: list[Tensor], count: int) -> Tensor:
+    """Packed rows of all parts and as many of zeros as make `count`; no part reads those."""
+    return torch.cat([*rows, rows[0].new_zeros(count - sum(map(len, rows)), *rows[0].shape[1:])])
+
+
+def rounded(count: int) -> int:
+    """Rows of a packed matrix: at most an eighth more than are needed, so that few shapes occur.
+
+    The library of products builds a kernel for every new shape, which takes longer than ten products of a small batch.
+    """
+    grain = max(8, (1 << count.bit_length()) >> 4)
+    return -(-count // grain) * grain
 
 
 def _padded(packed: Tensor, place: Place) -> Tensor:

@@ -192,8 +192,7 @@ class MultitaskModel(nn.Module):
         )
         self.is_frozen = spec.encoder.frozen
         self.use_bf16 = spec.precision == "bf16"
-        # PALs and attention maps belong to single layers on padded batches: those take the plain way.
-        self.is_packed = spec.engine == "fast" and not self.pals
+        self.is_packed = spec.engine == "fast"
         encoder.requires_grad_(not self.is_frozen)
         if spec.encoder.frozen_layers:
             encoder.freeze_first(spec.encoder.frozen_layers)
@@ -239,11 +238,12 @@ class MultitaskModel(nn.Module):
         """What the encoder alone gives for each batch of a group: per part (B, H) float32."""
         parts = [part for _, batch in group for part in batch.inputs]
         noises = noise or [None] * len(parts)
+        owners = [task for task, batch in group for _ in batch.inputs]
         if self.is_packed:
             words = self.rows or self.encoder.embeddings.word_embeddings
-            outputs = encode_packed(self.encoder, words, parts, noises, self.weights)
+            pals = [self.pals[task] for task in owners] if self.pals else None
+            outputs = encode_packed(self.encoder, words, parts, noises, self.weights, pals)
         else:
-            owners = [task for task, batch in group for _ in batch.inputs]
             outputs = [self.encode(t, part, noise=n) for t, part, n in zip(owners, parts, noises, strict=True)]
         left = iter(zip(outputs, parts, strict=True))
         return [
@@ -271,13 +271,13 @@ class MultitaskModel(nn.Module):
         if self.trained_by is not None:
             for parameter in self.encoder_trained:
                 parameter.requires_grad_(any(task in self.trained_by for task, _ in group))
-        self.weights.kept = {}
+        self.weights.leaves = {}
         if self.rows:
             self.rows.open([part[0] for _, batch in group for part in batch.inputs])
 
     def finish_update(self) -> None:
         """After the passes, before the optimiser: gradients of single rows become those of the word embeddings."""
-        self.weights.kept = None
+        self.weights.leaves = None
         if self.rows:
             self.rows.close()
 

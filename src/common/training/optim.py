@@ -9,7 +9,7 @@ about 32. It decays after the step, so the decay also acts on the step just take
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from common.declare.spec import RateSpec
 
 ROUNDING = 1e-9
+MOMENTS = ("exp_avg", "exp_avg_sq")
+SPARE_ROWS = 1024
 
 
 class AdamW(torch.optim.Optimizer):
@@ -44,6 +46,7 @@ class AdamW(torch.optim.Optimizer):
         correct_bias: bool = True,
         variant: str = "torch",
         fused: bool = False,
+        moved: Callable[[Tensor], None] = lambda parameter: None,
     ):
         if fused and not correct_bias:
             raise ValueError("`fused` needs `correct_bias`")
@@ -51,7 +54,7 @@ class AdamW(torch.optim.Optimizer):
             raise ValueError(f"`variant` must be 'torch' or 'starter', got {variant!r}")
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, {**defaults, "correct_bias": correct_bias, "variant": variant})
-        self.is_fused = fused
+        self.is_fused, self.moved, self.used = fused, moved, {}
         frozen = sum(not p.requires_grad for group in self.param_groups for p in group["params"])
         if frozen:
             raise ValueError(f"`params` holds {frozen} frozen parameter(s): weight decay would move them")
@@ -60,33 +63,56 @@ class AdamW(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient; one without keeps its value and its moments."""
         for group in self.param_groups:
-            with_gradient = [parameter for parameter in group["params"] if parameter.grad is not None]
-            if self.is_fused:
-                self._fused_update(with_gradient, group)
-            else:
-                for parameter in with_gradient:
-                    self._plain_update(parameter, group)
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                (self._fused_update if self.is_fused else self._plain_update)(parameter, group)
+                self.moved(parameter)
 
-    def _fused_update(self, parameters: list[Tensor], group: dict) -> None:
-        """The starter's step is torch's with eps / sqrt(1 - beta2^t), and its decay comes after the step."""
-        by_step: dict[int, list[Tensor]] = {}
-        for parameter in parameters:
-            state = self.state[parameter]
-            if not state:
-                state.update({name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}, step=0)
-            state["step"] += 1
-            by_step.setdefault(state["step"], []).append(parameter)
-        is_starter, (beta1, beta2) = group["variant"] == "starter", group["betas"]
-        for step, chosen in by_step.items():
-            options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "amsgrad": False, "maximize": False}
-            options["weight_decay"] = 0.0 if is_starter else group["weight_decay"]
-            options["eps"] = group["eps"] / (math.sqrt(1 - beta2**step) if is_starter else 1.0)
-            gradients = [parameter.grad for parameter in chosen]
-            moments = ([self.state[p][name] for p in chosen] for name in ("exp_avg", "exp_avg_sq"))
-            count = torch.tensor(float(step), device=chosen[0].device)
-            torch._fused_adamw_(chosen, gradients, *moments, [], [count] * len(chosen), **options)
-            if is_starter and group["weight_decay"]:
-                torch._foreach_mul_(chosen, 1 - group["lr"] * group["weight_decay"])
+    def _fused_update(self, parameter: Tensor, group: dict) -> None:
+        """The starter's step is torch's with eps / sqrt(1 - beta2^t), and its decay comes after the step.
+
+        Parameter by parameter, so that what one pass over memory has fetched is still at hand for the next. A sparse
+        gradient leaves rows that never had one where they are but for the decay: their moments are zero.
+        """
+        state, is_starter, (beta1, beta2) = self.state[parameter], group["variant"] == "starter", group["betas"]
+        is_sparse = parameter.grad.is_sparse
+        if not is_sparse and not state:
+            state.update({name: torch.zeros_like(parameter) for name in MOMENTS})
+        values, gradient = self._used_rows(parameter, state) if is_sparse else (parameter, parameter.grad)
+        state["step"] = state.get("step", 0) + 1
+        options = {"lr": group["lr"], "beta1": beta1, "beta2": beta2, "amsgrad": False, "maximize": False}
+        options["eps"] = group["eps"] / (math.sqrt(1 - beta2 ** state["step"]) if is_starter else 1.0)
+        options["weight_decay"] = 0.0 if is_starter else group["weight_decay"]
+        moments = ([state[name]] for name in MOMENTS)
+        count = torch.tensor(float(state["step"]), device=parameter.device)
+        torch._fused_adamw_([values], [gradient.to(values.dtype)], *moments, [], [count], **options)
+        decay = 1 - group["lr"] * group["weight_decay"]
+        if is_starter and decay != 1:
+            values.mul_(decay)
+        if is_sparse:
+            rows = state["rows"]
+            (parameter.mul_(decay) if decay != 1 else parameter).index_copy_(0, rows, values[: len(rows)])
+
+    def _used_rows(self, parameter: Tensor, state: dict) -> tuple[Tensor, Tensor]:
+        """The rows of a table that ever had a gradient, in the order of their arrival (`rows`), and their gradient.
+
+        Both lie in memory that is used again, with rows to spare for words to come, as the moments have.
+        """
+        indices, found = parameter.grad._indices()[0], parameter.grad._values()
+        if not state:
+            state["rows"], state["place"] = indices[:0], indices.new_full((len(parameter),), -1)
+            state.update({name: found.new_zeros(0, found.shape[1]) for name in MOMENTS})
+        new = indices[state["place"][indices] < 0]
+        state["place"][new] = torch.arange(len(new), device=new.device) + len(state["rows"])
+        rows = state["rows"] = torch.cat([state["rows"], new])
+        if len(rows) > len(state["exp_avg"]):
+            grown = found.new_zeros(len(rows) + SPARE_ROWS - len(state["exp_avg"]), found.shape[1])
+            state.update({name: torch.cat([state[name], grown]) for name in MOMENTS})
+        if parameter not in self.used or len(self.used[parameter][0]) != len(state["exp_avg"]):
+            self.used[parameter] = torch.zeros_like(state["exp_avg"]), torch.zeros_like(state["exp_avg"])
+        values, gradient = self.used[parameter]
+        torch.index_select(parameter, 0, rows, out=values[: len(rows)])
+        gradient.zero_().index_copy_(0, state["place"][indices], found)
+        return values, gradient
 
     def _plain_update(self, parameter: Tensor, group: dict) -> None:
         state = self.state[parameter]

@@ -82,6 +82,7 @@ class Trainer:
                 self._refuse_non_finite(f"task {task}", "the loss", self._number(terms[-1]))
             if terms[0].requires_grad:
                 sum(terms).backward()
+                self.model.weights.collect(precise=self.compares)
             if self.compares:
                 taken.append(take_gradients(shared))
         factors = self.weights.factors()
@@ -151,4 +152,13 @@ def make_optimizer(model: MultitaskModel, weights: LossWeights, spec: RunSpec) -
     for group in groups:
         group["initial_lr"] = group.get("lr", o.lr)  # what the schedule starts from, for the record
     is_fused = spec.engine == "fast"
-    return AdamW(groups, o.lr, (o.beta1, o.beta2), o.eps, o.weight_decay, variant=o.variant, fused=is_fused)
+    return AdamW(
+        groups,
+        o.lr,
+        (o.beta1, o.beta2),
+        o.eps,
+        o.weight_decay,
+        variant=o.variant,
+        fused=is_fused,
+        moved=model.weights.renew,
+    )
