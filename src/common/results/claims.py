@@ -16,6 +16,7 @@ from common.declare import reported
 from common.declare.reported import claims as declared_claims
 from common.declare.reported.claims import Claim, Measure, Term
 from common.declare.rows import reports, row
+from common.files import atomic_write
 from common.results import intervals
 from common.results.declared import demand, measure_demand, printed_difference, printed_measure
 from common.results.intervals import INCONCLUSIVE, Verdict, verdict
@@ -65,7 +66,14 @@ def ledger(lab: Study, results: Results, claims: Iterable[Claim] | None = None) 
     is_decided = lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])
     lines.loc[is_decided & (lines["false_share"] > intervals.FALSE_SHARE), "verdict"] = INCONCLUSIVE
     terms = [_term_line(claim, outcome) for claim in chosen for outcome in outcomes[claim.id]]
-    return lines[LEDGER], pd.DataFrame(terms, columns=TERMS)
+    whole = {"seeds": "Int64"}
+    return lines[LEDGER].astype(whole), pd.DataFrame(terms, columns=TERMS).astype(whole)
+
+
+def write(lab: Study, frame: pd.DataFrame) -> None:
+    """Write a ledger as `claims.csv` of the profile."""
+    text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    atomic_write(lab.places.results / "claims.csv", text.encode())
 
 
 def of(report: str) -> list[Claim]:
