@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from common.report import page as pages
@@ -97,3 +98,17 @@ def test_a_damaged_run_is_left_out_and_listed(lab: SimpleNamespace, results: dic
     text = pages.write(lab.places).read_text(encoding="utf-8")
     assert f"<li>{damaged}: record.json cannot be read (JSONDecodeError).</li>" in text
     assert f"runs/{damaged}/record.json" not in text and f"runs/{sound}/record.json" in text
+
+
+def test_the_first_section_counts_the_verdicts_and_says_the_decided_claims(lab: SimpleNamespace) -> None:
+    lines = [("a_c01", "a", f"Pairs {HOSTILE} help.", "reproduced"), ("a_c02", "a", "It costs.", "contradicted")]
+    lines += [("b_c01", "b", "Nobody knows.", "inconclusive, one seed")]
+    frame = pd.DataFrame(lines, columns=["claim", "report", "statement", "verdict"])
+    lab.places.results.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(lab.places.results / "claims.csv", index=False)
+    text = pages.write(lab.places).read_text(encoding="utf-8")
+    assert text.index('id="answer"') < text.index("Claims of each report by verdict")
+    assert "<strong>Reproduced</strong>: 1 claim<" in text and "<code>a_c02</code> It costs." in text
+    assert "Nobody knows" not in text and HOSTILE not in text and "help." in text
+    last = text[text.index("<td>all</td>") :].split("</tr>")[0]
+    assert last.count("<td>1</td>") == 3

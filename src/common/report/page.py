@@ -22,7 +22,9 @@ from common.errors import StudyError
 from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
 from common.report.tables import CAVEATS, formatted, read_markdown
+from common.results import claims
 from common.results.compare import runs_frame
+from common.results.intervals import CONTRADICTED, REPRODUCED
 from common.runs.record import Record
 from common.runs.store import RunStore
 
@@ -43,6 +45,7 @@ def write(places: Places, title: str = TITLE) -> Path:
         profile=places.results.name,
         facts=_facts(records),
         caveats=_caveats(records),
+        answer=_answer(places),
         sections=_sections(places),
         runs=_html(_linked_runs(records)) if records else None,
         damaged=damaged,
@@ -80,6 +83,19 @@ def _caveats(records: list[Record]) -> list[str]:
     return [CAVEATS[encoder] for encoder in encoders if encoder in CAVEATS]
 
 
+def _answer(places: Places) -> dict | None:
+    """How many claims of each report were decided and how, and the decided ones in words; None without a ledger."""
+    path = places.results / claims.FILE
+    if not path.is_file():
+        return None
+    ledger = pd.read_csv(path)
+    kinds = {kind: ledger[ledger["verdict"] == kind] for kind in (REPRODUCED, CONTRADICTED)}
+    decided = {kind: part[["claim", "statement"]].to_dict("records") for kind, part in kinds.items() if len(part)}
+    counts = claims.counts(ledger).astype(str)
+    picture = next(iter(sorted(places.figures.glob("06_methods.png"))), None)
+    return {"counts": _html(counts), "decided": decided, "picture": _figure(places, picture) if picture else None}
+
+
 def _sections(places: Places) -> list[dict]:
     """One section a notebook, by the number that its files begin with."""
     # A report's own tables come before what was measured beside them.
@@ -110,14 +126,20 @@ def _title(number: str) -> str:
 def _table(places: Places, path: Path) -> dict:
     caption, text = read_markdown(path.read_text("utf-8"))
     files = {name: _link(places, path.with_suffix(f".{name}")) for name in ("csv", "md", "tex")}
-    return {"name": path.stem, "caption": caption, "html": _html(text), "files": files}
+    shown = {"name": path.stem, "title": _first_sentence(caption), "caption": caption}
+    return shown | {"html": _html(text), "files": files}
+
+
+def _first_sentence(caption: str) -> str:
+    return re.split(r"(?<=[.!?]) ", caption, maxsplit=1)[0].rstrip(".")
 
 
 def _figure(places: Places, path: Path) -> dict:
     with Image.open(path) as image:
         caption, runs, size = image.text["Description"], image.text["Source"], image.size
     files = {name: _link(places, path.with_suffix(f".{name}")) for name in ("svg", "csv")}
-    shown = {"name": path.stem, "caption": caption, "runs": runs, "width": size[0] // 2, "height": size[1] // 2}
+    shown = {"name": path.stem, "title": _first_sentence(caption), "caption": caption, "runs": runs}
+    shown |= {"width": size[0] // 2, "height": size[1] // 2}
     return shown | {"png": _link(places, path), "files": files}
 
 

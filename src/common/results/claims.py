@@ -25,6 +25,7 @@ from common.results.scoring import difference_error, score_error, value
 from common.runs.record import Record
 from common.runs.session import Results, Study
 
+FILE = "claims.csv"
 NOT_RUN, NOT_MEASURED, OPEN, ONE_SEED = "not run", "not measured here", "open", "inconclusive, one seed"
 LEDGER = ["claim", "report", "statement", "verdict", "leaning", "estimate", "low", "high", "printed"]
 LEDGER += ["printed_compatible", "effect_ratio", "false_share", "seeds", "share", "encoder", "contaminated", "runs"]
@@ -71,9 +72,9 @@ def ledger(lab: Study, results: Results, claims: Iterable[Claim] | None = None) 
 
 
 def write(lab: Study, frame: pd.DataFrame) -> None:
-    """Write a ledger as `claims.csv` of the profile."""
+    """Write a ledger as the profile's `claims.csv`."""
     text = frame.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-    atomic_write(lab.places.results / "claims.csv", text.encode())
+    atomic_write(lab.places.results / FILE, text.encode())
 
 
 def of(report: str) -> list[Claim]:
