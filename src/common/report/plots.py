@@ -296,6 +296,7 @@ def costs(frame: pd.DataFrame) -> Figure:
     axes[0].step(best["seconds"], best["overall"], where="post", color="black", linewidth=1.2, label="the best so far")
     for number, (label, line) in enumerate(best.iterrows()):
         at = {"xytext": (6, -14 if number % 2 else 6), "textcoords": "offset points", "fontsize": 9}
+        at["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
         axes[0].annotate(textwrap.shorten(label, LABEL_CHARACTERS, placeholder="..."), tuple(line), **at)
     axes[0].set(xscale="log", xlabel="seconds of training, with dev after each epoch", ylabel=METRICS["overall"])
     legend_below(figure, axes[0])
