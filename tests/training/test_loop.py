@@ -316,3 +316,15 @@ def test_one_pass_over_dev_serves_scores_random_heads_and_geometry(materials, mo
     assert after == {name: len(materials.corpus[name]["dev"]) for name in after}
     assert len(record["untrained_heads"]["para_acc"]) == 20
     assert record["metrics"]["train"] == record["history"][record["best_epoch"] - 1]["train"]
+
+
+def test_without_instructions_for_bf16_products_are_in_fp32_and_the_record_says_so(materials, monkeypatch):
+    spec = RunSpec((TaskSpec("sst"),), epochs=1, batch_size=16, engine="fast")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    plain, asked = (loop.run(replace(spec, precision=name), materials, 1) for name in ("fp32", "bf16"))
+    assert plain.record["environment"]["precision"] == asked.record["environment"]["precision"] == "fp32"
+    assert plain.predictions["sst"].tobytes() == asked.predictions["sst"].tobytes()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    told = loop.run(replace(spec, precision="bf16"), materials, 1)
+    assert told.record["environment"]["precision"] == "bf16"
+    assert told.predictions["sst"].tobytes() != asked.predictions["sst"].tobytes()

@@ -339,7 +339,8 @@ def _origin(state: _Run, materials: Materials) -> dict:
     """What a checkpoint must have been made on."""
     facts = {name: value for name, value in environment().items() if name != "python"}
     hashes = {"data": [materials.data_hashes[t.name] for t in state.spec.tasks], **materials.encoder_hashes}
-    return {"spec": to_dict(state.spec), "device": state.model.device.type, **facts, **hashes}
+    machine = {"device": state.model.device.type, "precision": precision_of(state.model)}
+    return {"spec": to_dict(state.spec), **machine, **facts, **hashes}
 
 
 def _keep(state: _Run, kept: Checkpoint, origin: dict) -> None:
@@ -446,7 +447,7 @@ def _describe(state: _Run, materials: Materials) -> dict:
     scored = {name: min(len(state.dev[name]), spec.dev_examples or len(state.dev[name])) for name in state.train}
     return {
         "environment": environment()
-        | {"precision": spec.precision, "device": _device_name(model.device)}
+        | {"precision": precision_of(model), "device": _device_name(model.device)}
         | {"revision": hub_revision(materials.encoder_folder)},
         "hashes": {
             "data": {task.name: materials.data_hashes[task.name] for task in spec.tasks},
@@ -502,6 +503,11 @@ def environment() -> dict:
         "threads": torch.get_num_threads(),
         "code": code_hash(),
     }
+
+
+def precision_of(model: MultitaskModel) -> str:
+    """Of the encoder's products as they were computed here."""
+    return "bf16" if model.use_bf16 else "fp32"
 
 
 def _device_name(device: torch.device) -> str:
