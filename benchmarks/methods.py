@@ -26,9 +26,8 @@ from step import seconds_by_kind
 from common.data.encoding import Layout, encode, epoch_batches, input_limit, load_tokenizer
 from common.data.sources import load
 from common.data.sources import name as source_name
+from common.declare.profile import ENCODERS, PROFILES
 from common.declare.spec import (
-    ENCODERS,
-    PROFILES,
     EncoderSpec,
     PalSpec,
     RunSpec,

@@ -24,7 +24,7 @@ from pathlib import Path
 from scaling import straight_line
 
 from common import open_study, row, rows
-from common.declare.spec import PROFILES
+from common.declare.profile import PROFILES
 from common.paths import ROOT
 from common.runs.pool import local_pool
 

@@ -8,7 +8,7 @@ from panel_checks import check_panel
 from common.declare import reported
 from common.paths import ROOT
 
-STEMS = [panel.drawn for panel in reported.panels()]
+STEMS = list(dict.fromkeys(panel.drawn for panel in reported.panels()))
 PUBLISHED = ROOT / "figures" / "cpu"
 SMOKE = ROOT / "build" / "smoke" / "figures" / "smoke"
 

@@ -88,6 +88,12 @@ def test_every_module_has_a_test_file():
     assert missing == []
 
 
+def test_no_analysis_and_no_drawing_is_for_one_report_or_one_method():
+    names = ["bertpp", "swissbert", "gu", "siar", "slapbert", "smart", "pcgrad", "pals", "stepwise"]
+    found = [path.stem for path in MODULES if room(dotted(path)) in ("results", "report")]
+    assert len(found) > 10 and not [stem for stem in found if set(stem.split("_")) & set(names)]
+
+
 def test_no_loader_of_pickles_and_no_shell():
     banned = re.compile(
         r"pickle\.load|torch\.load\(|joblib\.load|shell=True|yaml\.load\(|trust_remote_code=True|\beval\(\s*[\"']"

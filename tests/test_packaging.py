@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -47,6 +48,18 @@ def test_every_direct_dependency_is_pinned_within_its_bound(requirement: Require
     pin = pins()[canonicalize_name(requirement.name)]
     version = str(pin.specifier).removeprefix("==")
     assert requirement.specifier.contains(version)
+
+
+def test_every_package_that_declarations_import_is_a_direct_dependency() -> None:
+    """What another package brings along may be gone with its next version."""
+    distributions = {"yaml": "pyyaml"}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "src/common/declare").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
+    packages = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"common"}
+    known = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
+    assert {canonicalize_name(distributions.get(name, name)) for name in packages} <= known
 
 
 def test_optional_dependencies_are_kept_apart() -> None:

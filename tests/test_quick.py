@@ -8,12 +8,17 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
 
 from common.data.sources import load
+from common.data.split import Split
+from common.declare.profile import PROFILES
 from common.declare.rows import reports, row, rows
-from common.declare.spec import PROFILES, RunSpec
+from common.declare.spec import RunSpec
 from common.model.weights import resolve_encoder
-from common.training.evaluate import METRIC_NAMES
+from common.training.evaluate import METRIC_NAMES, sample
 from common.training.loop import Materials, run
 
 QUICK, SEEDS = PROFILES["quick"], (0, 1, 2)
@@ -101,3 +106,34 @@ def test_a_model_that_overfits_shows_it(record):
     """swissBERT without its extensions learns by heart what it cannot compute: pairs that are read apart."""
     last = [record("swissbert_no_extension", seed)[0]["history"][-1] for seed in SEEDS]
     assert np.mean([entry["train"]["sts_corr"] - entry["dev"]["sts_corr"] for entry in last]) >= 0.15
+
+
+def bag_of_words(task: str) -> float:
+    """Dev metric of a linear model on the word counts of the examples that a run has; pairs as [|u - v|, u * v]."""
+    train, dev = (load("embedded")[task][name] for name in ("train", "dev"))
+    size = QUICK.apply(row("swissbert_pair").specs[0]).set_sizes({task: len(train) for task in METRIC_NAMES})[task]
+    train = train.take(sample(len(train), size, task))
+    counter = CountVectorizer(token_pattern=r"\S+").fit([text for column in train.texts for text in column])
+
+    def features(split: Split) -> sparse.csr_matrix:
+        columns = [counter.transform(column) for column in split.texts]
+        if len(columns) == 1:
+            return columns[0]
+        return sparse.hstack([abs(columns[0] - columns[1]), columns[0].multiply(columns[1])]).tocsr()
+
+    if task != "sts":
+        return LogisticRegression(max_iter=2000).fit(features(train), train.labels).score(features(dev), dev.labels)
+    fits = (Ridge(strength).fit(features(train), train.labels) for strength in (0.1, 1, 10, 100))
+    return max(np.corrcoef(fit.predict(features(dev)), dev.labels)[0, 1] for fit in fits)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_pair_run_is_not_below_a_bag_of_words_on_similarity(seed, record):
+    assert record("swissbert_pair", seed)[0]["metrics"]["dev"]["sts_corr"] >= bag_of_words("sts")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("task", ("sst", "para"))
+def test_the_pair_run_beats_a_bag_of_words_and_the_constant_answer(task, seed, record):
+    line = max(bag_of_words(task), constants()[task])
+    assert record("swissbert_pair", seed)[0]["metrics"]["dev"][METRIC_NAMES[task]] >= line + 0.05

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README, BENCHMARKS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md"))
 FOREIGN = ("sbatch",)  # programs that are not ours
 PLACES = ("results/<profile>/", "figures/<profile>/")
 
@@ -53,10 +53,10 @@ def test_every_option_is_one_of_the_runner() -> None:
 
 def test_named_profiles_and_functions_exist() -> None:
     import common as study
-    from common.declare import spec
+    from common.declare import profile
 
     assert "`common.variant`" in README and callable(study.variant)
-    assert {"quick", "cpu", "gpu", "paper"} <= set(spec.PROFILES)
+    assert {"quick", "cpu", "gpu", "paper"} <= set(profile.PROFILES)
 
 
 PARTS = {"methods": None, "step": None, "scaling": "series", "study": "grid", "precision": "dev"}
@@ -86,7 +86,7 @@ def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shown"), re.findall(r"<!-- table:([\w/.]+) -->\n(.*?)<!-- /table -->", README, flags=re.S)
+    ("name", "shown"), re.findall(r"<!-- table:([\w/.]+) -->\n(.*?)<!-- /table -->", README + BENCHMARKS, flags=re.S)
 )
 def test_shown_table_is_the_committed_one(name: str, shown: str) -> None:
     table = ROOT / (name if "/" in name else f"results/cpu/tables/{name}.md")

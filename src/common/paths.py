@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 ASSETS = Path(__file__).resolve().parent / "assets"
 TINY_BERT = ASSETS / "tiny-bert"
+EMBEDDED = ASSETS / "embedded"
 
 
 def output_root() -> Path:

@@ -30,8 +30,8 @@ from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
 from common import cli, notebooks
+from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
-from common.declare.spec import REPORT_TRAIN
 from common.errors import StudyError
 from common.files import atomic_write
 from common.report import page

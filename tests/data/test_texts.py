@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections import Counter
 from pathlib import Path
 
 import datasets
 import pytest
-from tokenizers import Tokenizer
+from spec_fields import CORPORA
 
-from common import paths
-from common.data import hub, synthetic
+from common.data import hub
 from common.data.texts import TEXT_FILES, load_texts, text_fingerprint
-from common.declare.rules import CORPORA
 from common.errors import StudyError
 
 ALL = 10**6
@@ -35,7 +32,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_pretraining_has_a_text_for_every_corpus_that_a_spec_may_name(folder: Path) -> None:
-    assert set(TEXT_FILES) == set(hub.HUB_TEXTS) == set(CORPORA) < set(synthetic.TEXT_MAKERS)
+    assert set(TEXT_FILES) == set(hub.HUB_TEXTS) == set(CORPORA)
     assert all(load_texts(source, corpus, 1) for source in ("embedded", folder) for corpus in CORPORA)
 
 
@@ -153,36 +150,3 @@ def test_pretraining_texts_from_the_hub_need_their_split_and_columns(saved: Path
     datasets.DatasetDict(train=rows).save_to_disk(str(saved / "other" / "sick"))
     with pytest.raises(StudyError, match=r"sick:train: no column 'sentence_B'.*\[E-COLUMN\]"):
         load_texts(f"hub:{saved / 'other'}", "sick", 5)
-
-
-# The embedded texts.
-
-
-@pytest.mark.parametrize("corpus", CORPORA)
-def test_embedded_pretraining_texts_are_words_of_the_shipped_tokenizer(corpus: str) -> None:
-    vocabulary = set(Tokenizer.from_file(str(paths.TINY_BERT / "tokenizer.json")).get_vocab())
-    words = {word for text in load_texts("embedded", corpus, ALL) for word in text.split()}
-    assert words <= vocabulary and len(words) > 30
-
-
-def test_embedded_pretraining_texts_follow_from_the_seed_and_keep_the_order_of_sizes() -> None:
-    sizes = [len(load_texts("embedded", corpus, ALL)) for corpus in CORPORA]
-    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
-    for corpus in CORPORA:
-        assert synthetic.mlm_texts(corpus) == synthetic.mlm_texts(corpus) != synthetic.mlm_texts(corpus, seed=1)
-
-
-def test_embedded_pretraining_texts_resemble_their_namesakes_and_no_base_text() -> None:
-    base = {" ".join(document) for document in synthetic.mlm_texts("base")}
-    texts = {corpus: synthetic.mlm_texts(corpus) for corpus in CORPORA}
-    for documents in texts.values():
-        joined = [" ".join(document) for document in documents]
-        assert not base & set(joined) and Counter(joined).most_common(1)[0][1] <= 3
-    assert all(len(document) == 2 for corpus in ("mnli", "sick") for document in texts[corpus])
-    words = {c: sum(len(" ".join(d).split()) for d in documents) / len(documents) for c, documents in texts.items()}
-    assert words["imdb"] > 2 * words["mnli"] and words["imdb"] > 2 * words["sick"]
-    people = {name for group in synthetic.ACTORS for name in group}
-    share = {c: sum(bool(people & set(" ".join(d).split())) for d in texts[c]) / len(texts[c]) for c in CORPORA}
-    assert share["imdb"] == 0 and 0.2 < share["mnli"] < 0.5 and share["sick"] == 1
-    denied = sum("never" in " ".join(document).split() for document in texts["sick"]) / len(texts["sick"])
-    assert denied == pytest.approx(synthetic.DENIED, abs=0.08)  # 4.5 standard deviations of 500 draws

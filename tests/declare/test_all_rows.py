@@ -11,8 +11,10 @@ import torch
 
 from common.data.sources import load
 from common.data.split import Split
+from common.declare.profile import PROFILES, REPORT_TRAIN
 from common.declare.rows import reports, rows
-from common.declare.spec import PROFILES, REPORT_TRAIN, RunSpec, TaskSpec, canonical_json, to_dict
+from common.declare.spec import RunSpec, TaskSpec
+from common.declare.strict import canonical_json, to_dict
 from common.model.weights import resolve_encoder
 from common.training.loop import Materials, run
 
@@ -27,7 +29,7 @@ SIZES = {"sst": 24, "para": 32, "sts": 16, "cfimdb": 8}
 
 
 def cut(split: Split, size: int) -> Split:
-    return Split(split.ids[:size], tuple(c[:size] for c in split.texts), split.labels[:size])
+    return split.take(np.arange(size))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +14,14 @@ import yaml
 from common.declare import reported
 from common.declare.reported import claims as ledger
 from common.declare.rows import reports, row, rows
-from common.declare.spec import to_dict
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import tables
-from common.results import stats
-from common.runs.session import RowResult
+from common.results import claims as claims_results
+from common.results import declared
+from common.runs.session import Results
 
+LAB = SimpleNamespace(encoder="embedded")
 FACTS = ROOT.parent / "shared" / "facts" / "claims.yaml"
 REPORT_TEXTS = ROOT.parent / "shared" / "reports"
 COLLECTED = {"bertpp": 24, "swissbert": 28, "gu": 22, "siar": 22, "slapbert": 26}
@@ -61,15 +61,6 @@ def facts(report: str) -> list[dict]:
 def words(text: str, count: int) -> set[tuple[str, ...]]:
     found = re.findall(r"[\w.+%-]+", text.lower())
     return {tuple(found[i : i + count]) for i in range(len(found) - count + 1)}
-
-
-def result(row_id: str, *metrics: dict, split: str = "dev") -> RowResult:
-    """A row with one record a seed."""
-    specs = [replace(row(row_id).specs[0], seed=seed) for seed in range(len(metrics))]
-    records = tuple(
-        {"spec": to_dict(spec), "metrics": {split: values}} for spec, values in zip(specs, metrics, strict=True)
-    )
-    return RowResult(row(row_id), records, (), None)
 
 
 def term(*values: str | float) -> ledger.Claim:
@@ -139,7 +130,7 @@ def test_printed_differences_are_the_collected_ones(report: str) -> None:
             key = (t.metric, t.split, t.a, t.op, t.b, t.margin, t.metric_b, t.split_b)
             # The facts round to four digits where they average three numbers.
             if key in theirs:
-                assert stats._printed_difference(t, values) == pytest.approx(theirs[key], abs=0.0006)
+                assert declared.printed_difference(t, values) == pytest.approx(theirs[key], abs=0.0006)
 
 
 @each_report
@@ -300,7 +291,7 @@ def test_a_report_without_claims_is_refused() -> None:
 
 
 def test_table_shows_printed_differences_by_quantity() -> None:
-    frame = stats.claims_table("swissbert", ["swissbert_c08", "swissbert_c09", "swissbert_c03"]).set_index("claim")
+    frame = declared.claims_table("swissbert", ["swissbert_c08", "swissbert_c09", "swissbert_c03"]).set_index("claim")
     # Table 2: 0.506 - 0.508, 0.855 - 0.755, 0.842 - 0.492; the eleven run from 0.484 - 0.417 to 0.740 - 0.417.
     assert frame.loc["swissbert_c08", "printed difference"] == "SST -0.002; Quora +0.100; STS r +0.350"
     assert frame.loc["swissbert_c09", "printed difference"] == "not printed"
@@ -311,7 +302,7 @@ def test_table_shows_printed_differences_by_quantity() -> None:
 
 
 def test_table_names_other_splits_and_other_metrics() -> None:
-    frame = stats.claims_table("bertpp").set_index("claim")["printed difference"]
+    frame = declared.claims_table("bertpp").set_index("claim")["printed difference"]
     assert len(frame) == COUNTS["bertpp"]
     # Tables 2 and 3: Quora of H minus G and minus D on dev (0.788; 0.790, 0.800) and on test (0.787; 0.793, 0.797).
     assert frame["bertpp_c11"] == "Quora -0.002, -0.012, -0.002, -0.012; Quora (test) -0.006, -0.010"
@@ -321,10 +312,10 @@ def test_table_names_other_splits_and_other_metrics() -> None:
 
 def test_table_shows_what_is_printed_of_measured_quantities() -> None:
     # Table 1 of the SMART report: 60 and 40 minutes, 40 and 360 minutes, overall as the mean of three.
-    frame = stats.claims_table("siar", ["siar_c10", "siar_c12", "siar_c13"])["printed difference"]
+    frame = declared.claims_table("siar", ["siar_c10", "siar_c12", "siar_c13"])["printed difference"]
     assert frame.tolist() == ["training time 1.500", "overall +0.014; training time 0.111", "not printed"]
     # Table 3 of SlapBERT: 0.786 - 0.684 against 0.941 - 0.694; its test scores; and no gap of a control.
-    frame = stats.claims_table("slapbert", ["slapbert_c10", "slapbert_c18", "slapbert_c30"])["printed difference"]
+    frame = declared.claims_table("slapbert", ["slapbert_c10", "slapbert_c18", "slapbert_c30"])["printed difference"]
     assert frame[0] == "overall -0.010; overall (train) -0.155; gap (overall) -0.145"
     assert frame[1].startswith("score (overall, test) 0.695; score (SST, test) 0.505; ")
     assert frame[2] == "not printed"
@@ -332,71 +323,58 @@ def test_table_shows_what_is_printed_of_measured_quantities() -> None:
 
 def test_table_says_why_a_claim_is_open() -> None:
     claim = {claim.id: claim for claim in ledger.load("gu")}["gu_c22"]
-    frame = stats.claims_table("gu", ["gu_c22"]).iloc[0]
+    frame = declared.claims_table("gu", ["gu_c22"]).iloc[0]
     assert (frame["printed difference"], frame["decided by"]) == ("not printed", f"Open. {claim.open}")
-    line = stats.claims_frame("gu", {}).set_index("claim").loc["gu_c22"]
-    assert (line["comparison"], line["verdict"]) == (claim.open, "undecided")
+    line = claims_results.ledger(LAB, Results({}), [claim])[0].iloc[0]
+    assert (line["decided_by"], line["verdict"]) == (claim.open, claims_results.OPEN)
 
 
 def test_table_says_what_is_not_printed() -> None:
     claim = term("cfimdb_acc", "dev", PAIR, ">", APART, 0.0)
-    assert stats._printed_text(claim, reported.printed_values()) == "not printed"
+    assert declared._printed_text(claim, reported.printed_values()) == "not printed"
 
 
 def test_table_refuses_an_unknown_claim() -> None:
     with pytest.raises(StudyError, match="no claims swissbert_c99"):
-        stats.claims_table("swissbert", ["swissbert_c99"])
+        declared.claims_table("swissbert", ["swissbert_c99"])
 
 
 @each_report
 def test_table_can_be_saved_and_read_again(report: str, tmp_path: Path) -> None:
     lab = SimpleNamespace(places=SimpleNamespace(tables=tmp_path))
-    frame = stats.claims_table(report)
+    frame = declared.claims_table(report)
     tables.save(lab, "09_claims_before", frame, "What the report claims.", from_runs=False)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "09_claims_before.csv", dtype=str), frame, check_dtype=False)
     _, read = tables.read_markdown((tmp_path / "09_claims_before.md").read_text(encoding="utf-8"))
     assert read["printed difference"].tolist() == frame["printed difference"].tolist()
-    assert frame["statement"].iloc[0] in tables.show(frame)._repr_html_()
+    assert frame["statement"].iloc[0] in tables.Shown(frame)._repr_html_()
 
 
-# --- the table beside our runs ---
+# --- what our runs are asked ---
 
 
-def test_rows_that_were_not_run_leave_a_dash() -> None:
+def test_comparisons_of_rows_that_were_not_run_show_what_is_printed() -> None:
     claims = [claim for claim in ledger.load("swissbert") if claim.id in ("swissbert_c07", "swissbert_c05")]
-    values = {"sst_acc": 0.4, "para_acc": 0.8, "sts_corr": 0.8, "overall": 0.6}
-    frame = stats.claims_frame(claims, {PAIR: result(PAIR, values)})
-    assert frame["our difference"].isna().all() and set(frame["seeds"]) == {"not run here"}
+    lines, terms = claims_results.ledger(LAB, Results({}), claims)
+    assert terms["estimate"].isna().all() and set(terms["verdict"]) == set(lines["verdict"]) == {claims_results.NOT_RUN}
     # The second line of c05 compares with a control.
     printed = [-0.012, float("nan"), 0.149, 0.350, 0.100]
-    assert frame["printed difference"].tolist() == pytest.approx(printed, nan_ok=True)
-    assert set(frame["verdict"]) == {"undecided"}
-    assert "\N{EN DASH}" in tables.formatted(frame)["our difference"].tolist()
+    assert terms["printed"].tolist() == pytest.approx(printed, nan_ok=True)
+    assert "\N{EN DASH}" in tables.formatted(terms)["estimate"].tolist()
 
 
-def test_our_difference_reads_the_metric_and_split_of_each_side() -> None:
-    results = {PAIR: result(PAIR, {"sts_corr": 0.8, "sst_acc": 0.5}, {"sts_corr": 0.6, "sst_acc": 0.4})}
-    frame = stats.claims_frame([term("sts_corr", "dev", PAIR, "<", PAIR, 0.02, "sst_acc")], results)
-    assert frame["our difference"].tolist() == pytest.approx([(0.3 + 0.2) / 2])
-    assert frame["comparison"].tolist() == ["STS r minus SST: pair encoding < -0.02"]
-    assert frame["seeds"].tolist() == ["2 seeds"]
-
-
-def test_test_split_has_a_printed_difference_and_none_of_ours() -> None:
-    model_h = "bertpp_model_h"
+def test_scores_on_test_and_dev_are_compared() -> None:
     claim = next(claim for claim in ledger.load("bertpp") if claim.id == "bertpp_c13")
-    values = {"sst_acc": 0.4, "para_acc": 0.8, "sts_corr": 0.8, "overall": 0.6}
-    frame = stats.claims_frame([claim], {model_h: result(model_h, values)}).iloc[-3:]
+    terms = claims_results.ledger(LAB, Results({}), [claim])[1].iloc[-3:]
     # Tables 2 and 3: 0.530 - 0.520, 0.787 - 0.788, 0.350 - 0.375.
-    assert frame["printed difference"].tolist() == pytest.approx([0.010, -0.001, -0.025])
-    assert frame["our difference"].isna().all() and set(frame["seeds"]) == {"none"}
-    assert frame["comparison"].iloc[0] == "SST (test minus dev): Model H within ±0.03"
+    assert terms["printed"].tolist() == pytest.approx([0.010, -0.001, -0.025])
+    assert terms["comparison"].iloc[0] == "SST (test minus dev): Model H within ±0.03"
 
 
 def test_a_measure_is_shown_with_what_it_demands() -> None:
     def comparisons(report: str, name: str) -> list[str]:
         claim = next(claim for claim in ledger.load(report) if claim.id == name)
-        return stats.claims_frame([claim], {})["comparison"].tolist()[-len(claim.measures) :]
+        return claims_results.ledger(LAB, Results({}), [claim])[1]["comparison"].tolist()[-len(claim.measures) :]
 
     assert comparisons("bertpp", "bertpp_c14")[0] == "score (overall, dev): Model H / Baseline within ±0.119 of 2.191"
     assert comparisons("bertpp", "bertpp_c18") == [
@@ -407,11 +385,3 @@ def test_a_measure_is_shown_with_what_it_demands() -> None:
     layers = comparisons("swissbert", "swissbert_c22")[1]
     assert layers.startswith("attention share (cross, first, first against cross, last, first): swissBERT final")
     assert comparisons("slapbert", "slapbert_c10")[0].endswith(" < -0.1")
-
-
-def test_our_overall_follows_the_formula_of_the_report() -> None:
-    values = {"overall": 0.5, "overall_normalised": 0.7}, {"overall": 0.4, "overall_normalised": 0.65}
-    for names, expected in (((PAIR, APART), 0.1), (("slapbert_setup2", "slapbert_setup1"), 0.05)):
-        results = {name: result(name, metrics) for name, metrics in zip(names, values, strict=True)}
-        frame = stats.claims_frame([term("overall", "dev", names[0], ">", names[1], 0.0)], results)
-        assert frame["our difference"].tolist() == pytest.approx([expected])

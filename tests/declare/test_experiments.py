@@ -17,19 +17,10 @@ import numpy as np
 import pytest
 import yaml
 
+from common.declare.profile import ENCODERS, PROFILES
 from common.declare.rows import Row, changes, reports, row
-from common.declare.spec import (
-    ENCODERS,
-    PROFILES,
-    CorpusSpec,
-    EncoderSpec,
-    PalSpec,
-    PretrainingSpec,
-    RunSpec,
-    SmartSpec,
-    TaskSpec,
-    to_dict,
-)
+from common.declare.spec import CorpusSpec, EncoderSpec, PalSpec, PretrainingSpec, RunSpec, SmartSpec, TaskSpec
+from common.declare.strict import to_dict
 from common.paths import ROOT
 
 # The package gives its function of the same name, so the module is fetched by name.
@@ -210,10 +201,10 @@ def pretraining(said: dict | None) -> dict | None:
     for text in said["corpus"]:
         amount = re.search(r"recommended (\d+k)", text) or re.search(r"(\d[\d,]*k?) (?:examples|pairs)", text)
         count = amount[1].replace(",", "").replace("k", "000")
-        corpora.append(to_dict(CorpusSpec(names[re.split(r"\W", text)[0]], int(count))))
+        corpora.append(CorpusSpec(names[re.split(r"\W", text)[0]], int(count)))
     known = {name: said[name] for name in ("epochs", "batch_size", "lr", "weight_decay")}
     share = first_number(said["objective"]) / 100
-    return to_dict(PretrainingSpec((), **known, block=said["chunk"], mask_frac=share)) | {"corpora": corpora}
+    return to_dict(PretrainingSpec(tuple(corpora), **known, block=said["chunk"], mask_frac=share))
 
 
 def encoder_fields(entry: dict) -> dict:

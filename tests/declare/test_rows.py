@@ -140,13 +140,30 @@ def test_changes_of_rows_with_several_or_no_runs():
     random = row("slapbert_randbert")
     assert (random.specs, random.combine) == ((), "random")
     assert changes(random, frozen) == changes(frozen, random) == {}
-    assert variant(random, "again", "again", epochs=1).specs == ()
+    assert variant(random, "again", epochs=1).specs == ()
 
 
 def test_variant_is_compared_with_its_origin():
-    longer = variant(row("swissbert_pair"), "pair_longer", "pair encoding, 40 epochs", epochs=40)
+    longer = variant(row("swissbert_pair"), "pair encoding, 40 epochs", epochs=40)
     assert isinstance(longer, Row) and longer.base == "swissbert_pair" and longer.reported == {}
     assert changes(longer, row("swissbert_pair")) == {"epochs": (20, 40)}
+
+
+def test_a_variant_changes_fields_as_tables_print_them_with_checks_and_near_names():
+    pair = row("swissbert_pair")
+    faster = variant(pair, "bigger rate", **{"optimizer.lr": 3e-5, "tasks.sst.dropout": 0.1})
+    assert changes(faster, pair) == {"optimizer.lr": (1e-5, 3e-5), "tasks.sst.dropout": (0.3, 0.1)}
+    assert (faster.id, faster.label) == ("swissbert_pair_bigger_rate", "bigger rate")
+    for field, value, message in (
+        ("optimizer.lr", "3e-5", r"of swissbert_pair: optimizer\.lr: expected float, got str '3e-5'.*write 2.0e-5"),
+        ("optimizer.lrr", 3e-5, r"optimizer\.lrr: unknown field. Did you mean 'lr'"),
+        ("optimiser.lr", 3e-5, "optimiser: unknown field. Did you mean 'optimizer'"),
+        ("tasks.sst.dropuot", 0.1, r"tasks\.sst\.dropuot: unknown field. Did you mean 'dropout'"),
+        ("tasks.sts.pair_method", "cosin", r"tasks\.sts\.pair_method: unknown value 'cosin'. Did you mean 'cosine'"),
+        ("tasks.sst.dropout", 1.5, r"tasks\.sst\.dropout: 1.5 is outside 0 to 0.99"),
+    ):
+        with pytest.raises(StudyError, match=message):
+            variant(pair, "bigger rate", **{field: value})
 
 
 def test_unknown_names_are_refused():
@@ -168,6 +185,9 @@ def test_unknown_names_are_refused():
         ({"change": {"optimizer.rate": 1.0}}, "expected named fields"),
         ({"change": {"optimizer.lr.factor": 1.0}}, "lr is a value"),
         ({"change": {"tasks.para": "pair"}}, "names no field of a task"),
+        ({"change": {"tasks.stss.loss": "mse"}}, "names no field of a task .* Did you mean 'sts'"),
+        ({"change": {"tasks": ["sst", "stss"]}}, "tasks of this row, got .* Did you mean 'sts'.* Known: sst, para"),
+        ({"change": {"tasks": "sts"}}, "expected a list of tasks of this row, got 'sts'"),
         ({"base": "broken"}, "is its own"),
         ({"combine": "sum"}, "unknown combine"),
         ({"combine": "per_task"}, "runs belong to per_task"),
@@ -185,7 +205,7 @@ def test_a_broken_experiments_file_names_row_and_reason(monkeypatch, tmp_path, e
     content = yaml.safe_load(original)
     broken = {"id": "broken", "table": "controls", "label": "x", "base": "swissbert_pair"} | entry
     content["rows"].append({key: value for key, value in broken.items() if value is not ...})
-    (tmp_path / "swissbert.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "swissbert.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     monkeypatch.setattr(rows, "_folder", lambda: tmp_path)
     rows._load.cache_clear()
     try:

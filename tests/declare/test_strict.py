@@ -27,7 +27,7 @@ def test_optional_parts_come_back_as_what_they_are():
 
 
 def test_an_unknown_field_of_an_optional_part_is_named_with_its_place():
-    with pytest.raises(StudyError, match=r"spec\.encoder\.pals\.sise.*Did you mean 'size'"):
+    with pytest.raises(StudyError, match=r"spec: encoder\.pals\.sise.*Did you mean 'size'"):
         RunSpec.from_dict(to_dict(SPEC) | {"encoder": {"pals": {"sise": 8}}})
 
 
@@ -56,3 +56,26 @@ def test_an_unknown_field_of_an_optional_part_is_named_with_its_place():
 def test_bad_specs_are_refused_with_the_reason(change, message):
     with pytest.raises(StudyError, match=message):
         RunSpec.from_dict(to_dict(SPEC) | change)
+
+
+def test_every_problem_is_one_line_with_its_place_and_its_remedy():
+    with pytest.raises(StudyError) as caught:
+        RunSpec.from_dict(to_dict(SPEC) | {"epochs": -1, "batch": 8}, "here")
+    assert caught.value.where == "here" and caught.value.problems == (
+        "epochs: -1 is outside 0 to 1000. Choose a value inside.",
+        f"batch: unknown field. Did you mean 'batch_size'? Known: {', '.join(to_dict(SPEC))}.",
+    )
+
+
+def test_what_is_no_name_of_a_field_is_refused_as_one():
+    with pytest.raises(StudyError, match="spec: 3: unknown field"):
+        RunSpec.from_dict(to_dict(SPEC) | {3: 1})
+    with pytest.raises(StudyError, match=r"spec: expected named fields, got list \[1\]"):
+        RunSpec.from_dict([1])
+
+
+def test_fields_given_by_their_position_are_named_and_too_many_refused():
+    with pytest.raises(StudyError, match="pair_method: unknown value 'sinlge'. Did you mean 'single'"):
+        TaskSpec("sst", "sinlge")
+    with pytest.raises(TypeError, match="ScheduleSpec has 5 fields, got 6"):
+        ScheduleSpec("joint", "fixed", "cycle", None, 1, 1)

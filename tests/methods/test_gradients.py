@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from spec_fields import CHOICES
 from torch import nn
 from torch.nn import functional
 from torchjd.aggregation import PCGrad
 
-from common.declare.rules import CHOICES
 from common.declare.spec import SurgerySpec
 from common.methods.gradients import combine, cosines, gramian, pcgrad, pcgrad_weights, put_gradients, take_gradients
 
@@ -198,9 +198,8 @@ def test_combine_knows_every_surgery_and_measuring_is_the_plain_sum_without_rand
     expected = pcgrad_weights(products, seeded(3)).sum(0)
     assert torch.equal(combine(products, SurgerySpec("pcgrad"), seeded(3)), expected)
     assert torch.equal(combine(products, SurgerySpec("pcgrad", "mean"), seeded(3)), expected / 3)
-    for wrong in (SurgerySpec("none"), SurgerySpec("pcgrad", "median")):
-        with pytest.raises(ValueError, match="`surgery`"):
-            combine(products, wrong, seeded(0))
+    with pytest.raises(ValueError, match="`surgery`"):
+        combine(products, SurgerySpec("none"), seeded(0))
 
 
 def test_cosines_equal_torch_and_are_nan_for_a_zero_gradient():

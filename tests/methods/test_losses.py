@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
+from spec_fields import CHOICES
 from torch import nn
 
-from common.declare.rules import CHOICES
 from common.declare.spec import TaskSpec
 from common.errors import StudyError
 from common.methods.losses import (
@@ -26,7 +26,7 @@ from common.methods.losses import (
     uncertainty,
 )
 
-TASKS = (TaskSpec("sst"), TaskSpec("para", loss="bce", loss_weight=3.0), TaskSpec("sts", loss="mse"))
+TASKS = (TaskSpec("sst"), TaskSpec("para", "pair", loss="bce", loss_weight=3.0), TaskSpec("sts", "pair", loss="mse"))
 LEARNED = sorted(STARTS)
 # Kind -> the learned number that makes the term of a constant loss L smallest.
 BEST = {
@@ -213,7 +213,7 @@ def test_dynamic_weighted_is_twice_the_regression_form():
 @pytest.mark.parametrize("kind", sorted(BEST))
 def test_weighted_sign_gives_the_larger_loss_the_smaller_weight(kind):
     """With the sign of the exponent or of the regulariser turned round, the worst task would take over."""
-    weights = LossWeights(kind, (TaskSpec("sst"), TaskSpec("sts", loss="mse")))
+    weights = LossWeights(kind, (TaskSpec("sst"), TaskSpec("sts", "pair", loss="mse")))
     optimizer = torch.optim.SGD(weights.parameters(), lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
@@ -313,7 +313,7 @@ def trained_toy(kind, **options):
     inputs, targets = torch.randn(32, 4, generator=generator), torch.randn(32, generator=generator)
     torch.manual_seed(0)
     body, first, second = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(6, 1)
-    weights = LossWeights(kind, (TaskSpec("sst"), TaskSpec("sts", loss="mse")), **options)
+    weights = LossWeights(kind, (TaskSpec("sst"), TaskSpec("sts", "pair", loss="mse")), **options)
     model = nn.ModuleList([body, first, second, weights])
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(20):

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 import torch
 from scipy.stats import chisquare
+from spec_fields import CHOICES
 
-from common.declare.rules import CHOICES
 from common.declare.spec import ScheduleSpec
 from common.methods.sampling import SCHEDULES, Epoch, annealed_probabilities
 

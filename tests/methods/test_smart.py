@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from spec_fields import CHOICES
 from torch import nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers import BertConfig, BertModel
 
-from common.declare.rules import CHOICES
 from common.declare.spec import SmartSpec
 from common.errors import StudyError
 from common.methods.losses import LOSSES

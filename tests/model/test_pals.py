@@ -8,6 +8,7 @@ from transformers import BertConfig as ReferenceConfig
 from transformers import BertModel as Reference
 
 from common.declare.spec import PalSpec
+from common.errors import StudyError
 from common.model.bert import BertConfig, BertModel
 from common.model.pals import ProjectedAttentionLayers
 
@@ -246,5 +247,5 @@ def test_pals_use_the_attention_dropout_of_the_encoder():
 
 
 def test_pals_refuse_a_size_that_heads_do_not_divide():
-    with pytest.raises(ValueError, match="`spec.size` 20 .* `spec.heads` 3"):
-        ProjectedAttentionLayers(CONFIG, PalSpec(size=20, heads=3), torch.Generator())
+    with pytest.raises(StudyError, match="no multiple of their heads"):
+        PalSpec(size=20, heads=3)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.spec import profile_named, to_dict
+from common.declare.strict import to_dict
 from common.paths import Places
-from common.runs.session import RowResult
+from common.report import curves, maps, plots
+from common.results import attention, compare, cosines, long, updates
+from common.runs.session import Results, RowResult
 from common.runs.store import RunStore
 
 TOKENS = ["[CLS]", "rallies", "&", "<b>", "[SEP]", "people", "rally", "[SEP]"]
@@ -63,3 +67,23 @@ def results(lab: SimpleNamespace) -> dict[str, RowResult]:
     rng = np.random.default_rng(0)
     names = ("swissbert_baseline_frozen", "swissbert_cosine_similarity", "swissbert_pair", "swissbert_pair_untrained")
     return {name: RowResult(row(name), (stored_run(lab.store, name, rng),)) for name in names}
+
+
+@pytest.fixture
+def drawings(lab: SimpleNamespace) -> Callable[[dict], dict[str, tuple]]:
+    """Every figure of a study's results, with the frame it is drawn from."""
+
+    def made(results: dict[str, RowResult]) -> dict[str, tuple]:
+        history = long.history(results)
+        return {
+            "comparison": (plots.comparison, compare.bars(results, long.Baselines({}, Results()))),
+            "learning": (curves.learning_curves, history),
+            "attention": (maps.attention, attention.heat_map(lab.store, results["swissbert_pair"], "last")),
+            "by_layer": (maps.attention_by_layer, attention.shares(lab.store, results)),
+            "thresholds": (curves.threshold_curves, cosines.threshold_curves(lab.store, results)),
+            "weights": (curves.loss_weights, updates.loss_weights(lab.store, results)),
+            "gaps": (plots.gaps, compare.gaps(results)),
+            "phases": (curves.phases, history),
+        }
+
+    return made

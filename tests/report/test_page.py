@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
-from common.results.untrained import Baselines
 
-from common.report import page, plots, tables
-from common.results import frames, stats
+from common.report import page as pages
+from common.report import plots, tables
+from common.results import compare
+from common.results.long import Baselines
 from common.runs.session import Results
 
 NOTHING = Baselines({}, Results())
@@ -34,14 +35,21 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(lab: SimpleNamespace, results: dict) -> Page:
-    frame = frames.metric_frame(results, NOTHING)
-    plots.save(lab, "02_comparison", plots.comparison(frame), frame, f"Figure {HOSTILE}.", stats.run_ids(results))
-    table = stats.comparison(results, NOTHING)
+    frame = compare.bars(results, NOTHING)
+    plots.save(
+        lab,
+        "02_comparison",
+        plots.comparison(frame),
+        frame,
+        f"Figure {HOSTILE}.",
+        [record.run_id for result in results.values() for record in result.records],
+    )
+    table = compare.comparison(results, NOTHING)
     table["", "model"] = HOSTILE
     tables.save(lab, "02_table2", table, f"Table {HOSTILE}.")
     lab.places.notebooks.mkdir(parents=True)
     (lab.places.notebooks / "02_swissbert_ablation.ipynb").write_text("{}")
-    return Page(page.write(lab.places).read_text(encoding="utf-8"))
+    return Page(pages.write(lab.places).read_text(encoding="utf-8"))
 
 
 def test_every_link_is_relative_and_leads_to_a_file(page: Page, lab: SimpleNamespace) -> None:
@@ -60,7 +68,10 @@ def test_page_needs_no_script_and_escapes_what_is_filled_in(page: Page, lab: Sim
 
 def test_figures_have_alternative_text_and_runs_their_records(page: Page, lab: SimpleNamespace, results: dict) -> None:
     assert [image["alt"].startswith(f"Figure {HOSTILE}.") for image in page.images] == [True]
-    assert {f"runs/{run_id}/record.json" for run_id in stats.run_ids(results)} <= set(page.links)
+    assert {
+        f"runs/{run_id}/record.json"
+        for run_id in [record.run_id for result in results.values() for record in result.records]
+    } <= set(page.links)
 
 
 def test_page_names_profile_encoder_data_and_caveat(page: Page, lab: SimpleNamespace) -> None:
@@ -71,18 +82,18 @@ def test_page_names_profile_encoder_data_and_caveat(page: Page, lab: SimpleNames
 
 def test_writing_twice_gives_the_same_bytes(page: Page, lab: SimpleNamespace) -> None:
     before = lab.places.index.read_bytes()
-    page.write(lab.places)
+    pages.write(lab.places)
     assert lab.places.index.read_bytes() == before
 
 
 def test_empty_profile_has_a_page_too(lab: SimpleNamespace) -> None:
-    text = page.write(lab.places).read_text(encoding="utf-8")
+    text = pages.write(lab.places).read_text(encoding="utf-8")
     assert "<dt>runs</dt><dd>0</dd>" in text
 
 
 def test_a_damaged_run_is_left_out_and_listed(lab: SimpleNamespace, results: dict) -> None:
     damaged, sound = lab.store.names()[:2]
     (lab.store.folder(damaged) / "record.json").write_text("")
-    text = page.write(lab.places).read_text(encoding="utf-8")
+    text = pages.write(lab.places).read_text(encoding="utf-8")
     assert f"<li>{damaged}: record.json cannot be read (JSONDecodeError).</li>" in text
     assert f"runs/{damaged}/record.json" not in text and f"runs/{sound}/record.json" in text

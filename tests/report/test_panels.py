@@ -18,10 +18,10 @@ from common.declare import reported
 from common.errors import StudyError
 from common.paths import ROOT
 from common.report import plots, tables
-from common.results import stats
+from common.results import long
 
 FACTS = ROOT.parent / "shared" / "facts"
-STEM = "01_sts_dev"
+STEM = "01_dev_curves"
 CURVE = pd.DataFrame({"run_id": "abc-s0", "seed": [0, 0, None], "epoch": [1, 2, 2], "value": [0.2, 0.3, 0.4]})
 
 
@@ -71,7 +71,7 @@ def test_no_description_is_copied() -> None:
     [
         ("siar,4,,5.4", "sira,4,,5.4", r"figures.csv:15: report 'sira', known: bertpp"),
         ("04_lambda,yes", "04_lambda,true", r"figures.csv:15: from_runs 'true'"),
-        ("04_lambda,yes", "04_methods,yes", r"figures.csv:15: drawn '04_methods' stands twice"),
+        ("siar,4,,5.4", "siar,3,,5.4", r"figures.csv:15: siar 3 stands twice"),
         ("04_lambda,yes", "../lambda,yes", r"figures.csv:15: drawn '../lambda'"),
         ("04_lambda,yes", "04_lambda,yes,no", r"figures.csv:15: 8 fields, expected 7"),
         ("siar,4,,5.4", "siar,4,,", r"figures.csv:15: no text in section"),
@@ -91,9 +91,9 @@ def test_damaged_registry_is_refused_with_its_place(
 
 def test_figure_of_runs_with_finite_data_that_varies_is_a_panel(lab: SimpleNamespace, results: dict) -> None:
     assert check_panel(save(lab, CURVE), STEM) == []
-    history = stats.history_frame(results)
+    history = long.history(results)
     drawn = history[history["metric"] == "sts_corr"].assign(value=lambda part: part["value"] + part["epoch"])
-    assert check_panel(save(lab, drawn, "01_sts_loss", tuple(stats.run_ids(results))), "01_sts_loss") == []
+    assert check_panel(save(lab, drawn, "01_loss_curves", tuple(drawn["run_id"])), "01_loss_curves") == []
 
 
 def test_figure_about_the_data_needs_no_runs(lab: SimpleNamespace) -> None:

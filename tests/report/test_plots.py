@@ -3,46 +3,40 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from common import rows
+from common.declare.profile import profile_named
 from common.declare.rows import row
+from common.declare.strict import to_dict
 from common.errors import StudyError
-from common.report import plots, tables
-from common.results import frames, stats, traces
-from common.results.untrained import Baselines
+from common.report import curves, maps, plots, tables
+from common.results import compare
+from common.results.long import Baselines
 from common.runs.session import Results, RowResult
 
 NOTHING = Baselines({}, Results())
 
 
-def drawings(lab: SimpleNamespace, results: dict) -> dict[str, tuple]:
-    """Every figure of a study's results, with the frame it is drawn from."""
-    metric, history = frames.metric_frame(results, NOTHING), stats.history_frame(results)
-    shares, curves = frames.attention_shares(lab.store, results), frames.threshold_frame(lab.store, results)
-    late = frames.attention_map(lab.store, results["swissbert_pair"], "last")
-    factors = traces.weight_frame(lab.store, results)
-    return {
-        "comparison": (plots.comparison, metric),
-        "learning": (plots.learning_curves, history),
-        "attention": (plots.attention, late),
-        "by_layer": (plots.attention_by_layer, shares),
-        "thresholds": (plots.threshold_curves, curves),
-        "weights": (plots.loss_factors, factors),
-        "gaps": (plots.gaps, stats.gap_frame(history)),
-        "phases": (plots.phases, history),
-    }
-
-
-def test_figures_are_the_same_bytes_on_every_run(lab: SimpleNamespace, results: dict) -> None:
+def test_figures_are_the_same_bytes_on_every_run(lab: SimpleNamespace, results: dict, drawings: Callable) -> None:
     def saved() -> dict[str, bytes]:
-        for name, (draw, frame) in drawings(lab, results).items():
-            plots.save(lab, f"02_{name}", draw(frame), frame, "Caption.", stats.run_ids(results))
+        for name, (draw, frame) in drawings(results).items():
+            plots.save(
+                lab,
+                f"02_{name}",
+                draw(frame),
+                frame,
+                "Caption.",
+                [record.run_id for result in results.values() for record in result.records],
+            )
         return {path.name: path.read_bytes() for path in lab.places.figures.iterdir()}
 
     first = saved()
@@ -52,11 +46,20 @@ def test_figures_are_the_same_bytes_on_every_run(lab: SimpleNamespace, results: 
 
 
 def test_figure_carries_its_caption_its_runs_and_its_data(lab: SimpleNamespace, results: dict) -> None:
-    frame = frames.metric_frame(results, NOTHING)
-    shown = plots.save(lab, "02_comparison", plots.comparison(frame), frame, "What & <how>.", stats.run_ids(results))
+    frame = compare.bars(results, NOTHING)
+    shown = plots.save(
+        lab,
+        "02_comparison",
+        plots.comparison(frame),
+        frame,
+        "What & <how>.",
+        [record.run_id for result in results.values() for record in result.records],
+    )
     with Image.open(lab.places.figures / "02_comparison.png") as image:
         assert image.text["Description"].startswith("What & <how>. Profile quick, encoder tiny-bert, data embedded")
-        assert image.text["Source"].split(", ") == sorted(stats.run_ids(results))
+        assert image.text["Source"].split(", ") == sorted(
+            [record.run_id for result in results.values() for record in result.records]
+        )
         assert round(image.info["dpi"][0]) == plots.DPI
     written = pd.read_csv(lab.places.figures / "02_comparison.csv")
     assert written["value"].tolist() == pytest.approx(frame["value"].tolist(), nan_ok=True)
@@ -65,9 +68,9 @@ def test_figure_carries_its_caption_its_runs_and_its_data(lab: SimpleNamespace, 
     assert shown.data == (lab.places.figures / "02_comparison.png").read_bytes()
 
 
-def test_no_run_at_all_gives_a_marked_hole(lab: SimpleNamespace, results: dict) -> None:
+def test_no_run_at_all_gives_a_marked_hole(lab: SimpleNamespace, results: dict, drawings: Callable) -> None:
     failed = {name: replace(result, records=()) for name, result in results.items()}
-    for name, (draw, frame) in drawings(lab, failed).items():
+    for name, (draw, frame) in drawings(failed).items():
         plots.save(lab, f"02_{name}", draw(frame), frame, "Caption.")
         assert (lab.places.figures / f"02_{name}.png").stat().st_size > 0
 
@@ -76,47 +79,18 @@ def test_bars_are_the_values_and_a_row_without_one_is_marked(lab: SimpleNamespac
     broken = {**results}
     first = next(iter(broken))
     broken[first] = SimpleNamespace(row=results[first].row, records=(), failures=(), coincides_with=None)
-    frame = frames.metric_frame(broken, NOTHING)
+    frame = compare.bars(broken, NOTHING)
     axis = plots.comparison(frame).axes[0]
     drawn = sorted(round(bar.get_width(), 9) for bar in axis.patches if bar.get_width() == bar.get_width())
-    ours = frame[(frame["metric"] == "SST accuracy") & (frame["source"] == "here")]["value"].dropna()
+    ours = frame[(frame["metric"] == "sst_acc") & (frame["source"] == "here")]["value"].dropna()
     assert drawn == sorted(round(value, 9) for value in ours)
     assert " no value here" in [text.get_text() for text in axis.texts]
 
 
-def test_axes_are_labelled_and_layers_named_in_both_conventions(lab: SimpleNamespace, results: dict) -> None:
-    for draw, frame in drawings(lab, results).values():
-        axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
-        assert all(axis.get_xlabel() for axis in axes)
-    title = plots.attention(drawings(lab, results)["attention"][1]).axes[0].get_title()
-    assert title == "layer 6 of 6 (index 5 from 0), head 1\nreport: Figure 3, layer 11 of 12"
-
-
-def test_lines_of_learned_factors_are_the_trace_one_a_task(lab: SimpleNamespace, results: dict) -> None:
-    frame = drawings(lab, results)["weights"][1]
-    axis = plots.loss_factors(frame).axes[0]
-    drawn = [line.get_ydata().tolist() for line in axis.lines if len(line.get_ydata())]
-    part = frame[frame["label"] == frame["label"].iloc[0]]
-    assert drawn == [part[part["task"] == task]["factor"].tolist() for task in ("SST", "Quora", "STS")]
-
-
 def test_long_labels_are_broken_not_cut(lab: SimpleNamespace, results: dict) -> None:
-    frame = frames.metric_frame(results, NOTHING).assign(
-        label="a label of a row that goes on for several lines of its own"
-    )
+    frame = compare.bars(results, NOTHING).assign(label="a label of a row that goes on for several lines of its own")
     shown = plots.comparison(frame).axes[0].get_yticklabels()[0].get_text()
     assert "\n" in shown and shown.replace("\n", " ") == frame["label"].iloc[0]
-
-
-@pytest.mark.parametrize("length", [8, 24, 60])
-def test_a_legend_of_long_labels_has_fewer_columns_and_is_not_cut(length: int) -> None:
-    lines = [
-        {"label": f"{i} {'n' * (length - 2)}", "threshold": x, "accuracy": 0.1 * i} for i in range(5) for x in (0, 1)
-    ]
-    figure = plots.threshold_curves(pd.DataFrame(lines).assign(method="cosine", used=0.0))
-    figure.draw_without_rendering()
-    box, whole = figure.legends[0].get_window_extent(), figure.bbox
-    assert whole.x0 <= box.x0 and box.x1 <= whole.x1
 
 
 def test_methods_have_colours_that_can_be_told_apart() -> None:
@@ -127,18 +101,18 @@ def test_methods_have_colours_that_can_be_told_apart() -> None:
 
 @pytest.mark.parametrize("name", ["attention", "02_../../x", "02_A"])
 def test_names_that_could_leave_the_folder_are_refused(name: str, lab: SimpleNamespace, results: dict) -> None:
-    frame = frames.metric_frame(results, NOTHING)
+    frame = compare.bars(results, NOTHING)
     with pytest.raises(StudyError, match="is no figure name"):
         plots.save(lab, name, plots.comparison(frame), frame, "Caption.")
 
 
 def scores(**changed: object) -> pd.DataFrame:
     """One metric of two models, and both baselines."""
-    known = {"metric": "SST accuracy", "seed": 0, "trained": True, "at_constant": False, "run_id": "r-s0"}
+    known = {"metric": "sst_acc", "seed": 0, "trained": True, "at_constant": False, "run_id": "r-s0"}
     lines = [
         {"row": "a", "label": "good", "method": "cosine", "source": "here", "value": 0.5},
         {"row": "b", "label": "bad", "method": "cosine", "source": "here", "value": 0.2, "at_constant": True} | changed,
-        {"row": "a", "label": "good", "method": "cosine", "source": "report", "value": 0.6},
+        {"row": "a", "label": "good", "method": "cosine", "source": "reported", "value": 0.6},
         {"row": "constant", "label": "best constant answer", "source": "constant", "value": 0.3},
         {"row": "z", "label": "zero-shot, mean", "method": "zero-shot cosine", "source": "zero-shot", "value": 0.4},
         {"row": "y", "label": "zero-shot, first", "method": "zero-shot cosine", "source": "zero-shot", "value": 0.35},
@@ -187,49 +161,217 @@ def learning(*labels: str, seeds: tuple[int, ...] = (0,), phases: tuple[str, ...
     )
 
 
-def test_train_is_dashed_beside_dev_and_models_of_one_method_have_two_colours() -> None:
-    figure = plots.learning_curves(learning("one", "two"))
-    for axis in figure.axes:
-        drawn = [
-            (line.get_color(), line.is_dashed(), list(line.get_ydata())) for line in axis.lines if len(line.get_xdata())
-        ]
-        assert len({colour for colour, _, _ in drawn}) == 2 and len(drawn) == 4
-        assert all(values == pytest.approx([0.4, 0.5] if dashed else [0.1, 0.2]) for _, dashed, values in drawn)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two", "dev", "train"]
-    dev_alone = plots.learning_curves(learning("one").query("split == 'dev'"))
-    assert [text.get_text() for text in dev_alone.legends[0].get_texts()] == ["one"]
-
-
-def test_phases_are_parted_by_lines_and_named_above() -> None:
-    figure = plots.phases(learning("one", phases=("SST", "SST", "Quora", "STS", "SST, Quora, STS")))
-    (axis,) = figure.axes
-    assert [text.get_text() for text in axis.texts] == [
-        *("trained: SST", "trained: Quora", "trained: STS", "trained: SST, Quora, STS")
+def fits(*seeds: int, **known: object) -> pd.DataFrame:
+    lines = [
+        {"row": "one", "label": "one", "method": "cosine", "run_id": f"one-s{seed}", "seed": seed, "source": "here"}
+        | {"metric": metric, "dev": 0.2 + seed / 100, "train": 0.5 + seed / 100}
+        for seed in seeds
+        for metric in METRICS
     ]
-    edges = sorted(line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1)
-    assert edges == [2.5, 3.5, 4.5, 5.5]
+    return pd.DataFrame(lines).assign(**known)
 
 
-def test_a_gap_joins_dev_and_train_after_the_last_epoch_so_that_two_low_scores_do_not_look_good() -> None:
-    figure = plots.gaps(stats.gap_frame(learning("one", seeds=(0, 1))))
+def test_a_gap_joins_dev_and_train_so_that_two_low_scores_do_not_look_good() -> None:
+    figure = plots.gaps(fits(0, 1))
     for axis in figure.axes:
         segments = [segment for c in axis.collections if hasattr(c, "get_segments") for segment in c.get_segments()]
         assert [part[:, 0].tolist() for part in segments if part[0, 1] == 0][0] == pytest.approx([0.205, 0.505])
     assert "error bars: one standard deviation" in figure.get_suptitle()
-    assert "error bars" not in plots.gaps(stats.gap_frame(learning("one"))).get_suptitle()
+    assert "error bars" not in plots.gaps(fits(0)).get_suptitle()
 
 
 def test_the_reports_gap_lies_below_ours_where_it_prints_both_scores() -> None:
     name = "slapbert_setup1"
-    label, printed = row(name).label, {name: RowResult(row(name), ())}
-    frame = stats.gap_frame(learning("one").assign(row=name, label=label), printed)
+    printed = compare.gaps({name: RowResult(row(name), ())}, METRICS)
+    frame = pd.concat([fits(0, row=name, label=row(name).label), printed])
     for axis, ends in zip(plots.gaps(frame).axes, ((0.511, 0.984), (0.767, 0.990), (0.337, 0.873)), strict=True):
         offsets = [c.get_offsets().tolist() for c in axis.collections if c.get_offsets().shape == (1, 2)]
         assert [[ends[0], 0.28]] in offsets and [[ends[1], 0.28]] in offsets
 
 
-def test_a_panel_without_a_layer_of_its_own_says_so() -> None:
-    hole = pd.DataFrame(
-        [{"run_id": "r-s0", "layers": 2, "missing": "an encoder of 2 layers has none of its own here."}]
-    )
-    assert "has none of its own here" in plots.attention(hole).axes[0].texts[0].get_text()
+METRICS = ("sst_acc", "para_acc", "sts_corr")
+
+
+def sweep_frame() -> pd.DataFrame:
+    lines = [
+        {"lambda": weight, "metric": metric, "source": source, "seed": 0, "value": 0.5 + weight / 1000}
+        for weight in (0.0, 0.1, 10.0)
+        for metric in METRICS
+        for source in ("here", "reported", "other heads")
+    ]
+    return pd.DataFrame(lines).assign(constant=0.3)
+
+
+def conflict_frame() -> pd.DataFrame:
+    lines = [
+        {"row": name, "label": row(name).label, "method": "pair encoding", "seed": 0}
+        | {"of": pair, "update": update, "value": cosine}
+        for name in ("siar_mtl_pcgrad", "siar_joint")
+        for pair in ("sst-para", "para-sts")
+        for update, cosine in enumerate((0.5, -0.5, 0.1, 0.3), start=1)
+    ]
+    return pd.DataFrame(lines).assign(running=0.2, negative=0.25, mean=0.1)
+
+
+def toy_frame() -> pd.DataFrame:
+    grid = [[w, "grid", x, y, x] for w in (0, 1) for x in (0.0, 0.4, 0.9) for y in (0.0, 1.0)]
+    points = [[w, "point", x, 0.5, x] for w in (0, 1) for x in (0.0, 1.0)]
+    return pd.DataFrame(grid + points, columns=["weight", "kind", "x", "y", "value"])
+
+
+DRAWINGS = {
+    plots.sweep: sweep_frame,
+    curves.conflicts: conflict_frame,
+    maps.toy: toy_frame,
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS, ids=lambda draw: draw.__name__)
+def test_axes_are_labelled_and_nothing_to_draw_is_a_marked_hole(draw) -> None:
+    frame = DRAWINGS[draw]()
+    axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
+    assert all(axis.get_xlabel() for axis in axes) and axes[0].get_legend() is None
+    hole = draw(frame.iloc[:0])
+    assert "no finished run" in hole.axes[0].texts[0].get_text()
+
+
+def test_figures_with_printed_values_alone_are_drawn() -> None:
+    frame = sweep_frame()
+    assert len(plots.sweep(frame[frame["source"] == "reported"]).axes) == len(METRICS)
+
+
+@pytest.mark.parametrize(("seeds", "is_promised"), [((0,), False), ((0, 1), True)])
+def test_a_band_is_promised_where_there_are_several_seeds_and_the_constant_is_drawn(
+    seeds: tuple[int, ...], is_promised: bool
+) -> None:
+    figure = plots.sweep(pd.concat([sweep_frame().assign(seed=seed) for seed in seeds]))
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ("here (band: one sd over seeds)" in names) == is_promised and "best constant answer" in names
+    assert ("no band of ours" in figure.get_suptitle()) != is_promised
+    for axis in figure.axes:
+        assert [0.3, 0.3] in [list(line.get_ydata()) for line in axis.lines if line.get_linestyle() == ":"]
+
+
+def test_lambda_zero_is_apart_from_the_line_and_its_level_dashed() -> None:
+    axis = plots.sweep(sweep_frame()).axes[0]
+    ours = [line for line in axis.lines if line.get_color() == plots.HERE_COLOUR]
+    curve = next(line for line in ours if len(line.get_xdata()) == 2 and line.get_linestyle() == "-")
+    assert list(curve.get_xdata()) == [0.1, 10.0] and list(curve.get_ydata()) == pytest.approx([0.5001, 0.51])
+    level = next(line for line in ours if line.get_linestyle() == "--")
+    assert list(level.get_ydata()) == [0.5, 0.5]
+
+
+MODELS = {row.id: row for row in rows("bertpp", "table2")}
+
+
+def study(seeds: tuple[int, ...] = (0,), epochs: int = 5, failed: tuple[str, ...] = ()) -> Results:
+    """Runs of random numbers under the quick profile."""
+    rng = np.random.default_rng(0)
+    names = ("sst_acc", "para_acc", "sts_corr")
+
+    def record(row_id: str, seed: int) -> dict:
+        spec = profile_named("quick").apply(MODELS[row_id].specs[0])
+        trained = [task.name for task in spec.trained_tasks]
+        history = []
+        for epoch in range(1, (epochs if len(trained) == 3 else 1) + 1):
+            values = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
+            dev = values if len(trained) == 3 else {"sst_acc": values["sst_acc"]}
+            losses = {task: float(rng.uniform(0, 2)) for task in trained}
+            history.append({"epoch": epoch, "train_loss": losses, "dev": dev})
+        final = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
+        made = {"run_id": f"{row_id}-s{seed}", "spec": to_dict(spec) | {"seed": seed}, "history": history}
+        heads = {name: rng.uniform(0.1, 0.6, 20).tolist() for name in ("para_acc", "sts_corr")}
+        overall = {"overall": sum(final.values()) / 3}
+        return made | {"metrics": {"dev": final | overall}, "untrained_heads": heads}
+
+    found = {
+        name: RowResult(row, () if name in failed else tuple(record(name, seed) for seed in seeds))
+        for name, row in MODELS.items()
+    }
+    return Results(found)
+
+
+def test_bars_of_the_waterfall_run_from_base_to_model() -> None:
+    frame = compare.steps(study(seeds=(0, 1, 2)))
+    theirs, ours = plots.steps(frame).axes
+    assert [round(bar.get_y() + bar.get_height(), 3) for bar in theirs.patches] == [
+        0.256, 0.499, 0.481, 0.449, 0.526, 0.461, 0.548, 0.55, 0.561,
+    ]  # fmt: skip
+    part = frame[(frame["source"] == "here") & (frame["label"] == "Model F")]
+    bar = ours.patches[6]
+    assert (bar.get_y(), bar.get_height()) == pytest.approx((part["start"].mean(), part["gain"].mean()))
+    hatched = [place for place, bar in enumerate(ours.patches) if bar.get_hatch()]
+    assert hatched == [2, 5], "B and E were tried and left"
+
+
+def test_the_waterfall_shows_noise_where_there_are_several_seeds_and_says_where_there_is_none() -> None:
+    theirs, ours = plots.steps(compare.steps(study(seeds=(0, 1, 2)))).axes
+    assert "error bars" in ours.get_title() and "one run each" in theirs.get_title()
+    assert len(ours.containers) > len(theirs.containers), "error bars are containers of their own"
+    (_, alone) = plots.steps(compare.steps(study())).axes
+    assert "one seed: no noise known" in alone.get_title()
+    assert not [line for line in alone.lines if line.get_marker() == "."]
+
+
+def test_each_random_head_is_a_tick_below_the_share_of_draws_up_to_it() -> None:
+    frame = compare.random_heads(study(), "bertpp_baseline", "bertpp_model_h")
+    figure = plots.random_heads(frame)
+    for axis, metric in zip(figure.axes, ("para_acc", "sts_corr", "overall"), strict=True):
+        ticks = next(line for line in axis.lines if line.get_marker() == "|")
+        assert sorted(ticks.get_xdata()) == pytest.approx(sorted(frame.loc[frame["metric"] == metric, "value"]))
+        printed = next(line for line in axis.lines if line.get_linestyle() == "--")
+        assert printed.get_xdata()[0] == MODELS["bertpp_baseline"].reported[metric]
+
+
+MODELS_SUBSETS = {
+    "Baseline": "separate encoding",
+    "Cosine": "cosine",
+    "Concat": "pair encoding",
+    "Final": "pair encoding",
+}
+
+
+def accuracies(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    lines = [
+        {"label": model, "method": method, "run_id": f"{model}-s{seed}", "seed": seed}
+        | {"subset": subset, "true label": of, "n": pairs, "value": rng.uniform() if pairs else np.nan}
+        | {"reported": 0.888 if model == "Final" and subset == "all pairs" else np.nan}
+        for model, method in MODELS_SUBSETS.items()
+        for seed in seeds
+        for subset, pairs in {"all pairs": 1000, "swapped": 0, "alike": 11, "nearly identical": 0}.items()
+        for of in ("both", "paraphrases", "non-paraphrases")
+    ]
+    return pd.DataFrame(lines).assign(low=lambda f: f["value"] - 0.05, high=lambda f: f["value"] + 0.05)
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_every_subset_has_a_place_and_an_empty_one_says_so(seeds: tuple[int, ...]) -> None:
+    figure = plots.subset_accuracy(accuracies(seeds))
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["n = 1,000", "no such pair", "n = 11", "no such pair"]
+        assert axis.get_ylim() == (3.5, -0.5)
+    figure.canvas.draw()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(MODELS_SUBSETS)
+
+
+def test_the_reports_value_stands_at_the_height_of_its_models_marker() -> None:
+    figure = plots.subset_accuracy(accuracies((0,)))
+    axis = figure.axes[0]
+    (diamond,) = axis.collections[-1].get_offsets()
+    markers = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    points = [point for line in markers for point in zip(*line.get_data(), strict=True) if np.isfinite(point[0])]
+    heights = [y for x, y in points if y < 0.4 and x not in (0, 1)]  # markers of the first subset
+    assert diamond.tolist() == pytest.approx([0.888, max(heights)]) and len(set(heights)) == len(MODELS_SUBSETS)
+
+
+def test_one_model_alone_is_drawn_on_the_line_of_its_subset() -> None:
+    frame = accuracies((0,))
+    figure = plots.subset_accuracy(frame[frame["label"] == "Final"])
+    assert figure.axes[0].collections[-1].get_offsets()[0].tolist() == pytest.approx([0.888, 0.0])
+
+
+@pytest.mark.parametrize("draw", [plots.subset_accuracy, curves.threshold_curves, curves.learning_curves])
+def test_a_frame_without_lines_becomes_a_marked_hole(draw) -> None:
+    figure = draw(pd.DataFrame())
+    assert "Nothing to draw" in figure.axes[0].texts[0].get_text()

@@ -7,10 +7,8 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from common.declare.rows import row
 from common.errors import StudyError
 from common.report import tables
-from common.results.architecture import architecture
 
 HOSTILE = "a|b <script>alert(1)</script> 50% of_it & more \\ `x`"
 
@@ -71,8 +69,8 @@ def test_markdown_reads_back_as_it_was_shown(lab: SimpleNamespace) -> None:
 
 def test_markdown_and_html_escape_hostile_text() -> None:
     assert "<script>" not in tables.to_markdown(small(), HOSTILE)
-    assert "<script>" not in tables.show(small())._repr_html_()
-    assert "&lt;script&gt;" in tables.show(small())._repr_html_()
+    assert "<script>" not in tables.Shown(small())._repr_html_()
+    assert "&lt;script&gt;" in tables.Shown(small())._repr_html_()
 
 
 def test_latex_escapes_cells_header_and_caption() -> None:
@@ -99,7 +97,7 @@ def test_names_that_could_leave_the_folder_are_refused(name: str, lab: SimpleNam
 def test_contamination_stands_in_every_caption_of_minilm_numbers(lab: SimpleNamespace) -> None:
     lab.encoder = "minilm-l6"
     saved = tables.save(lab, "02_small", small(), "Caption.")
-    assert "contaminated" in saved.attrs["caption"] and "contaminated" in repr(tables.show(saved))
+    assert "contaminated" in saved.attrs["caption"] and "contaminated" in repr(tables.Shown(saved))
     assert "contaminated" in (lab.places.tables / "02_small.md").read_text()
     lab.encoder = "bert-base-uncased"
     assert tables.contamination_note(lab) == ""
@@ -141,8 +139,3 @@ def test_a_score_no_better_than_a_constant_is_marked_in_every_format_and_the_mar
     assert pd.read_csv(lab.places.tables / "02_low.csv")["SST: at constant"].tolist() == [True, True, False]
     clean = tables.save(lab, "02_clean", low().iloc[2:], "Caption.")
     assert tables.MARK not in clean.attrs["caption"], "nothing is explained that is not there"
-
-
-def test_a_diagram_is_shown_as_mermaid_text_of_the_spec() -> None:
-    spec = row("swissbert_final").specs[0]
-    assert tables.diagram(spec).data == f"```mermaid\n{architecture(spec)}\n```"

@@ -7,9 +7,10 @@ import re
 
 import pytest
 
-from common.declare.spec import RunSpec, to_dict
-from common.results.architecture import architecture
 from common.declare.rows import reports, row, rows
+from common.declare.spec import RunSpec
+from common.declare.strict import to_dict
+from common.results.architecture import architecture
 
 NODE = re.compile(r'    (\w+)\["([^"\[\]]*(?:\[SEP\][^"\[\]]*)?)"\]')
 EDGE = re.compile(r'    (\w+) (-->|-\.->|==>)(?:\|"([^"|]+)"\|)? (\w+)')

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common import paths, runner
 import common as study
+from common import paths, runner
 from common.data.split import Split
+from common.declare.rows import examples
+from common.declare.spec import RunSpec, TaskSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
-from common.declare.spec import RunSpec, TaskSpec, to_dict
 from common.results import export
 from common.training import loop
 
@@ -56,7 +58,7 @@ def write_folder(folder: Path) -> Path:
 
 def train(lab: study.Study, spec: RunSpec) -> str:
     """A run in the store, as a worker writes it."""
-    materials = loop.Materials(lab.corpus(), lab.encoder_folder(), study.examples())
+    materials = loop.Materials(lab.corpus(), lab.encoder_folder(), examples())
     outcome = loop.run(spec, materials, lab.profile.threads)
     record = outcome.record | {"run_id": spec.run_id, "spec": to_dict(spec)}
     lab.store.write(record, outcome.predictions, {})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,12 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.runs.session import Failure, RowResult
-from common.declare.spec import profile_named, to_dict
-from common.results import subsets, words
+from common import open_study
+from common.declare import reported
+from common.declare.profile import profile_named
 from common.declare.rows import row
+from common.declare.strict import to_dict
+from common.errors import StudyError
+from common.results import subsets
+from common.runs.record import Record
+from common.runs.session import Failure, RowResult
 
 LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
+
+
 PARA = "gu_para_cos_mean_t075"
 
 
@@ -22,6 +31,9 @@ class Lab(SimpleNamespace):
     """Two cards and stored scores; no data and no model."""
 
     report_only = True
+
+    def card(self, name: str, measure: object) -> dict:
+        return self.store.card(name)
 
 
 def lab_with(scores: dict[str, np.ndarray], labels: np.ndarray = LABELS, probes: dict | None = None) -> Lab:
@@ -66,7 +78,7 @@ def frame() -> pd.DataFrame:
         PARA: result(PARA, record(PARA, "a-s0", first), record(PARA, "b-s1", second, seed=1)),
         "gu_final": result("gu_final", record("gu_final", "c-s0", -first)),
     }
-    return words.subset_frame(lab, results, ("para",))
+    return subsets.subset_frame(lab, results, ("para",))
 
 
 def test_accuracy_by_label_stands_beside_what_the_report_prints(frame: pd.DataFrame) -> None:
@@ -89,86 +101,236 @@ def test_error_rates_compare_a_subset_with_all_pairs_of_its_label(frame: pd.Data
     assert never_wrong["rate over all"] == 0 and np.isnan(never_wrong["ratio"])
 
 
-def curve(seed: int) -> np.ndarray:
-    grid = np.linspace(-1, 1, 201)
-    return np.stack([grid, 0.5 + 0.3 * np.exp(-((grid - 0.6 - seed / 100) ** 2))])
+
+QUESTIONS = [
+    ("How do I mend my bike?", "how do you mend your bike"),  # swapped
+    ("How do I mend a bike?", "Can you mend your old bike"),  # persons, in other words
+    ("Do you think I can win?", "Do I think you can win?"),  # both persons on both sides: who does what is exchanged
+    ("Why do cats like a warm spot?", "Why do cats like a warm spot so?"),  # 7 of 8 words
+    ("Why do cats sleep", "Do cats sleep"),  # 3 of 4
+    ("Why do cats sleep", "sleep, cats do why"),  # equal sets
+    ("", ""),
+]
 
 
-def cosine_results() -> tuple[SimpleNamespace, dict[str, RowResult]]:
-    names = ["gu_para_cos_mean_t050", PARA, "gu_para_cos_cls_t050"]
-    runs = {name: f"{i}-s0" for i, name in enumerate(names)}
-    probes = {run_id: {"para_threshold_curve": curve(i)} for i, run_id in enumerate(runs.values())}
-    scores = np.array([0.9, -0.8, 0.2, 0.3], dtype=np.float32)
-    chosen = {"train": {"para_best_threshold": 0.31}, "dev": {"para_acc": 0.5, "para_best_threshold": 0.6}}
-    results = {name: result(name, record(name, run, scores, np.ones(4), metrics=chosen)) for name, run in runs.items()}
-    store = SimpleNamespace(probes=probes.get, predictions=lambda run_id: {"para": scores})
-    return SimpleNamespace(store=store), results
+LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
 
 
-def test_one_curve_a_pooling_marks_the_thresholds_of_all_its_rows() -> None:
-    lab, results = cosine_results()
-    frame = subsets.pooling_curves(lab.store, results)
-    assert frame.groupby("pooling")["run_id"].agg(["nunique", "first", "size"]).values.tolist() == [
-        [1, "2-s0", 201],
-        [1, "1-s0", 201],
-    ]
-    marks = frame[frame["marked"]].set_index(["pooling", "threshold"])
-    assert marks["reported"].to_dict() == {("mean", 0.5): 0.777, ("mean", 0.75): 0.811, ("cls", 0.5): 0.733}
-    assert marks.loc[("mean", 0.5), "accuracy"] == pytest.approx(0.5 + 0.3 * np.exp(-((0.5 - 0.61) ** 2)))
+REVIEWS = ["A fine film, but long.", "A buttery film.", "Such a Meaningless  downer though", "a glorious failure"]
 
 
-def test_threshold_table_reads_the_dev_accuracy_at_the_threshold_from_train() -> None:
-    lab, results = cosine_results()
-    table = subsets.threshold_table(lab, results).set_index("model")
-    ours = table.loc[row(PARA).label]
-    assert ours["own threshold"] == 0.75 and ours["accuracy"] == 0.5
-    assert ours["its accuracy"] == pytest.approx(0.5 + 0.3 * np.exp(-((0.31 - 0.61) ** 2)))
-    assert ours["best accuracy"] == pytest.approx(0.8)
+PARA = "gu_para_cos_mean_t075"
+
+
+class LabWords(SimpleNamespace):
+    """Two cards and stored scores; no data and no model."""
+
+    report_only = True
+
+    def card(self, name: str, measure: object) -> dict:
+        return self.store.card(name)
+
+
+def lab_with_words(
+    scores: dict[str, np.ndarray | dict[str, np.ndarray]], labels: dict[str, np.ndarray] | np.ndarray = LABELS
+) -> LabWords:
+    """Scores as the store gives them back: half precision, then float32; Quora's where no task is named."""
+    held = {
+        run_id: {task: s.astype(np.float16).astype(np.float32) for task, s in found.items()}
+        for run_id, found in ((r, s if isinstance(s, dict) else {"para": s}) for r, s in scores.items())
+    }
+    labels = labels if isinstance(labels, dict) else {"para": labels, "sts": np.array([0.0, 1, 5])}
+    found = {"para": subsets.pair_words(*zip(*QUESTIONS, strict=True), questions=True)}
+    found["sts"] = subsets.pair_words(["a b", "a b", "a b"], ["c d", "a c", "a b"])
+    found["sst"] = subsets.review_words(REVIEWS) | {"word_score": np.array([1.0, 3.0, 0.0, 2.0])}
+    card = {f"{task} {name}": " ".join(map(str, v)) for task, parts in found.items() for name, v in parts.items()}
+    cards = {"labels": {task: " ".join(map(str, v)) for task, v in labels.items()}, "words": card}
+    return LabWords(store=SimpleNamespace(card=cards.get, predictions=held.get))
+
+
+def record_words(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS, seed: int = 0) -> dict:
+    spec = profile_named("quick").apply(replace(row(row_id).specs[0], seed=seed))
+    threshold = 0.0 if spec.task("para").loss == "bce" else spec.task("para").threshold
+    accuracy = sum(bool(s > threshold) == bool(label) for s, label in zip(scores, labels, strict=True)) / len(labels)
+    return Record({"run_id": run_id, "spec": to_dict(spec), "metrics": {"dev": {"para_acc": accuracy, "sst_acc": 0.5}}})
+
+
+def result_words(row_id: str, *records: dict) -> RowResult:
+    return RowResult(row(row_id), records)
+
+
+def test_subsets_hold_the_pairs_that_their_names_say() -> None:
+    found = subsets.pair_words(*zip(*QUESTIONS, strict=True), questions=True)
+    rows = {name: found[name].tolist() for name in ("persons", "swaps", "alike", "nearly_identical")}
+    assert rows == {"persons": [0, 1], "swaps": [0], "alike": [3, 4], "nearly_identical": [3]}
+    assert found["overlap"] == pytest.approx([4 / 8, 2 / 10, 1.0, 7 / 8, 3 / 4, 1.0, 0.0])
+    assert found["high"].tolist() == [2, 3, 5] and found["low"].tolist() == [0, 1, 6]
+
+
+def test_the_reports_own_examples_are_told_by_the_wider_subset_of_their_pattern() -> None:
+    texts = {e["id"]: e["texts"] for e in reported.examples("gu")}
+    pairs = [texts[f"gu_ex_para_{i}"] for i in (1, 2, 3)]
+    found = subsets.pair_words(*zip(*pairs, strict=True), questions=True)
+    assert found["persons"].tolist() == [0, 1] and found["alike"].tolist() == [2]
+    assert not len(found["swaps"]) and not len(found["nearly_identical"])
 
 
 @pytest.mark.parametrize(
-    ("row_id", "sts", "share"),
+    ("first", "second", "is_parted"),
     [
-        ("swissbert_cosine_similarity", [-1.0, 0.5, 3.0, 4.0], 0.25),  # 5 cosine
-        (PARA, [0.0, 0.0, 3.0, 4.0], 0.5),  # 5 ReLU(cosine): what was below 0 stands at 0
-        ("bertpp_model_e", [2.4, 2.6, 3.0, 3.1], 0.25),  # 5 sigmoid(cosine): 2.5 at a cosine of 0
+        ("Who is it?", "Who was it?", True),
+        ('Is it "art"?', "Is it art", True),
+        ('Who said "why?"', "Who said it?", True),
+        ("Who is it", "Who was it?", False),
+        ("Is it U.S. law? Or not?", "Is it law?", False),
+        ("Who is it?", "He came. Who was it?", False),
+        ("Is 2.5 more than 2?", "Is 2 less?", True),
     ],
 )
-def test_negative_cosines_are_told_from_the_stored_scores_of_either_task(row_id: str, sts: list, share: float) -> None:
-    scores = {"para": np.array([0.9, -0.8, 0.2, 0.3]), "sts": np.array(sts)}
-    lab = SimpleNamespace(store=SimpleNamespace(predictions=lambda run_id: scores))
-    plain = row("swissbert_no_extension")
-    results = {row_id: result(row_id, record(row_id, "a-s0", scores["para"], np.ones(4)))}
-    results[plain.id] = result(plain.id, record(plain.id, "b-s0", scores["para"], np.ones(4)))
-    table = subsets.negative_table(lab, results)
-    assert table["model"].tolist() == [row(row_id).label], "a model without a cosine has no line"
-    assert table[["Quora", "STS"]].values.tolist() == [[0.25, share]]
+def test_end_marks_part_two_questions_where_the_first_has_its_only_one_at_its_end(
+    first: str, second: str, is_parted: bool
+) -> None:
+    found = subsets.pair_words([first], [second], questions=True)["unparted"]
+    assert (not len(found)) == is_parted
 
 
-def test_a_failed_row_leaves_no_curve_and_no_line() -> None:
-    lab, results = cosine_results()
-    failed = RowResult(row(PARA), (), (Failure(0, "x-s0", "broke", None),))
-    only = subsets.pooling_curves(lab.store, results | {PARA: failed})
-    assert only.loc[only["pooling"] == "mean", "run_id"].unique().tolist() == ["0-s0"]
-    assert subsets.pooling_curves(lab.store, {PARA: failed}).empty
-    assert subsets.threshold_table(lab, {PARA: failed}).empty
-    assert subsets.negative_table(lab, {PARA: failed}).empty
-    frame = words.subset_frame(lab_with({}), {PARA: failed}, ("para",))
-    assert subsets.label_table(frame).empty and subsets.error_frame(frame).empty
-    assert subsets.conflict_frame({PARA: failed}).empty
+def test_reviews_are_told_by_whole_words_and_quoted_phrases() -> None:
+    found = {name: rows.tolist() for name, rows in subsets.review_words(REVIEWS).items()}
+    assert found == {"contrast": [0, 2], "no_contrast": [1, 3], "plain": [2], "mixed": [3]}
 
 
-def test_conflicts_weigh_epochs_by_what_they_compared_and_tell_tasks_apart() -> None:
-    found = [
-        {"sst-sts": {"cosine": 0.2, "rate": 0.0, "pairs": 1}, "sst-sst": {"cosine": 0.5, "rate": 0.25, "pairs": 4}},
-        {"sst-sts": {"cosine": -0.2, "rate": 1.0, "pairs": 3}, "sst-sst": {"cosine": None, "rate": None, "pairs": 0}},
-    ]
-    scores = np.zeros(len(LABELS))
-    ours = record("gu_pcgrad", "r-s0", scores, history=[{"epoch": i, "conflicts": c} for i, c in enumerate(found)])
-    table = subsets.conflict_frame({"gu_pcgrad": result("gu_pcgrad", ours)}).set_index("tasks")
-    assert table.loc["SST and STS", ["compared", "mean cosine", "rate of conflicts"]].tolist() == pytest.approx(
-        [4, -0.1, 0.75]
+def test_word_scores_follow_single_words_and_not_their_order() -> None:
+    train, labels = ["good good film", "good film", "bad film", "bad bad film"] * 4, np.array([4, 3, 1, 0] * 4)
+    scores = subsets.word_scores(train, labels, ["good film", "film good", "bad film", "unknown"])
+    assert scores[0] == scores[1] > scores[3] > scores[2]
+
+
+def test_real_dev_reviews_hold_163_words_of_contrast_and_each_quoted_phrase_once(cs224n) -> None:
+    from common.data import sources
+
+    found = subsets.review_words(sources.load(str(cs224n))["sst"]["dev"].texts[0])
+    assert {name: len(rows) for name, rows in found.items()} == {
+        **{"contrast": 163, "no_contrast": 1101 - 163, "plain": 5, "mixed": 2}
+    }
+
+
+def test_the_card_is_read_without_the_corpus_and_holds_no_sentence(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    lab = open_study("smoke")
+    made, read = subsets.words_card(lab), subsets.words_card(open_study("smoke", report_only=True))
+    for task, parts in read.items():
+        assert set(subsets.SUBSETS[task]) - {"all"} <= set(parts) and parts.keys() == made[task].keys()
+        assert all(parts[name].tolist() == made[task][name].tolist() for name in parts)
+    assert len(read["sts"]["overlap"]) == len(lab.scored("sts")) and read["sst"]["word_score"].dtype == float
+    content = json.loads((lab.places.cards / "words.json").read_text())["content"]
+    assert all(re.fullmatch(r"[-0-9. e]*", text) for text in content.values()), "numbers alone"
+
+
+@pytest.mark.parametrize("row_id", [PARA, "gu_para_cos_cls_t050", "gu_para_concat_sep_cls_1l"])
+def test_answers_from_half_precision_agree_with_the_accuracy_of_full_precision(row_id: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 20_000)
+    scores = np.clip(rng.normal(0.6 + 0.2 * labels, 0.15), -1, 1).astype(np.float32)
+    if row_id == "gu_para_concat_sep_cls_1l":
+        scores = ((scores - 0.7) * 20).astype(np.float32)
+    ours = record_words(row_id, "r-s0", scores, labels)
+    correct = subsets.answers(lab_with_words({"r-s0": scores}, labels), ours, "para") == labels
+    assert correct.mean() == pytest.approx(ours["metrics"]["dev"]["para_acc"], abs=1e-3)
+
+
+def test_scores_that_half_precision_rounds_onto_the_threshold_are_no_mismatch() -> None:
+    scores = np.array([0.75004, 0.75004, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
+    ours = record_words(PARA, "r-s0", scores)
+    assert ours["metrics"]["dev"]["para_acc"] == 1.0 and np.float16(scores[0]) == 0.75
+    found = subsets.answers(lab_with_words({"r-s0": scores}), ours, "para") == LABELS
+    assert found.tolist() == [False, False, *[True] * 5]
+
+
+def test_classes_that_half_precision_makes_equal_are_no_mismatch_and_others_are() -> None:
+    logits = np.eye(5, dtype=np.float32)[[0, 1, 1, 2]]
+    logits[0, 1], labels = 0.9999, {"sst": np.array([0, 1, 3, 3])}
+    ours = Record(record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}})
+    assert subsets.answers(lab_with_words({"r-s0": {"sst": logits}}, labels), ours, "sst").tolist() == [0, 1, 1, 2]
+    with pytest.raises(StudyError, match="E-STALE"):
+        subsets.answers(lab_with_words({"r-s0": {"sst": np.eye(5)[[3, 1, 3, 3]]}}, labels), ours, "sst")
+
+
+@pytest.mark.parametrize("labels", [1 - LABELS, LABELS[:-1]])
+def test_labels_of_other_data_are_refused(labels: np.ndarray) -> None:
+    scores = np.array([0.9, 0.8, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
+    with pytest.raises(StudyError, match="E-STALE.*cards/words.json"):
+        subsets.answers(lab_with_words({"r-s0": scores}, labels), record_words(PARA, "r-s0", scores), "para")
+
+
+@pytest.fixture
+def frame_words() -> pd.DataFrame:
+    first = np.array([0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.4], dtype=np.float32)
+    second = np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.4], dtype=np.float32)
+    lab = lab_with_words({"a-s0": first, "b-s1": second})
+    results = {PARA: result_words(PARA, record_words(PARA, "a-s0", first), record_words(PARA, "b-s1", second, seed=1))}
+    return subsets.subset_frame(lab, results, ("para",))
+
+
+def test_subset_accuracies_count_only_their_own_pairs(frame_words: pd.DataFrame) -> None:
+    ours = frame_words[frame_words["run_id"] == "a-s0"].set_index(["subset", "true label"])
+    assert len(frame_words) == 2 * 8 * 3 and not frame_words.duplicated(["run_id", "subset", "true label"]).any()
+    assert ours.loc[("all pairs", "both"), "value"] == pytest.approx(5 / 7)
+    assert ours.loc[("all pairs", "paraphrases"), ["n", "value"]].tolist() == [3, pytest.approx(2 / 3)]
+    assert ours.loc[("one says I, the other you", "paraphrases"), "value"] == 0.5
+    assert ours.loc[("word overlap of 0.7 or more", "non-paraphrases"), "value"] == 0.5
+    empty = ours.loc[("only I and you swapped", "non-paraphrases")]
+    assert empty["n"] == 0 and np.isnan(empty["value"]) and np.isnan(empty["low"])
+
+
+def test_accuracies_carry_wilsons_interval(frame_words: pd.DataFrame) -> None:
+    """Two of three: 0.2077 to 0.9385 (Wilson 1927; the values of statsmodels' proportion_confint, method wilson)."""
+    line = frame_words[(frame_words["run_id"] == "a-s0") & (frame_words["true label"] == "paraphrases")].iloc[0]
+    assert (line["low"], line["high"]) == pytest.approx((0.2077, 0.9385), abs=2e-4)
+
+
+def test_subset_table_has_a_line_a_subset_and_label_and_a_column_a_model(frame_words: pd.DataFrame) -> None:
+    table = subsets.subset_table(frame_words)
+    assert table[["subset", "true label"]].drop_duplicates().shape[0] == len(table) == 24
+    assert table["subset"].drop_duplicates().tolist() == list(subsets.SUBSETS["para"].values())
+    persons = table[(table["subset"] == "one says I, the other you") & (table["true label"] == "paraphrases")]
+    assert persons[row(PARA).label].item() == pytest.approx((0.5 + 1.0) / 2) and persons["n"].item() == 2
+    assert "task" not in table.columns, "one task needs no column"
+    thirds = subsets.subset_table(frame_words, ("low", "high"))
+    assert thirds["subset"].drop_duplicates().tolist() == ["lower third of word overlap", "upper third of word overlap"]
+
+
+def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
+    labels = {"sst": np.array([0, 1, 2, 3]), "sts": np.array([0.0, 1, 5]), "para": LABELS}
+    scores = {"sst": np.eye(5)[[0, 1, 1, 2]], "sts": np.array([1.0, 1, 4])}
+    ours = record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}}
+    results = {PARA: result_words(PARA, ours)}
+    frame_words = subsets.subset_frame(lab_with_words({"r-s0": scores}, labels), results, ("sst", "sts"))
+    found = frame_words.set_index(["task", "subset", "quantity"])["value"]
+    assert found["SST", "says but, though or yet", "accuracy"] == 0.5
+    assert found["SST", "plain phrase that swissBERT quotes", "accuracy"] == 0.0
+    assert found["STS", "all pairs", "prediction minus label"] == pytest.approx(0.0)
+    assert found["STS", "all pairs", "squared error"] == pytest.approx(2 / 3)
+    assert found["STS", "lower third of word overlap", "prediction minus label"] == 1.0
+    table = subsets.correlation_table(
+        subsets.correlation_frame(
+            lab_with_words({"r-s0": scores | {"para": np.ones(7)}}, labels),
+            {PARA: result_words(PARA, ours | {"metrics": {"dev": {"sst_acc": 0.5, "para_acc": 3 / 7}}})},
+        )
     )
-    assert table.loc["SST and SST", ["compared", "mean cosine", "rate of conflicts"]].tolist() == pytest.approx(
-        [4, 0.5, 0.25]
+    r = table.set_index("question")[row(PARA).label]
+    assert r["overlap with prediction minus label, all pairs"] == pytest.approx(
+        np.corrcoef([0, 1 / 3, 1], [1, 0, -1])[0, 1]
     )
+    assert r["score of single words with the prediction, all reviews"] == pytest.approx(
+        np.corrcoef([1, 3, 0, 2], [0, 1, 1, 2])[0, 1]
+    )
+    assert np.isnan(r["overlap with a false paraphrase, pairs that are none"]), "it answers the same to all"
+    assert table["n"].tolist() == [4, 7, 2, 3, 4]
+
+
+def test_a_failed_row_leaves_no_line() -> None:
+    failed = {PARA: RowResult(row(PARA), (), (Failure(0, "x-s0", "broke", None),))}
+    frame_words = subsets.subset_frame(lab_with_words({}), failed)
+    assert frame_words.empty and subsets.subset_table(frame_words).empty
+    assert subsets.correlation_table(subsets.correlation_frame(lab_with_words({}), failed)).empty
+

@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from spec_fields import CHOICES
 
-from common.declare import rules
-from common.declare.spec import RunSpec, ScheduleSpec, TaskSpec, canonical_json, to_dict
+from common.declare.spec import RunSpec, ScheduleSpec, TaskSpec
+from common.declare.strict import canonical_json, to_dict
 from common.errors import StudyError
 from common.training.evaluate import predict, sample
 from common.training.loop import run
@@ -143,7 +144,7 @@ def _dotted(path: tuple) -> str:
 
 def _alternatives(spec: RunSpec, path: tuple, default: object) -> list[RunSpec]:
     """The spec with one field at its default, and with each other value that a choice offers, where that can be."""
-    others = (*rules.CHOICES.get(_dotted(path), ()), *OTHERS.get(_dotted(path), ()))
+    others = (*CHOICES.get(_dotted(path), ()), *OTHERS.get(_dotted(path), ()))
     if path == ("schedule", "kind"):  # what belongs to the one kind goes with it
         tasks = tuple(replace(task, sampling_size=None) for task in spec.tasks)
         found = (_built(lambda kind=kind: replace(spec, tasks=tasks, schedule=ScheduleSpec(kind))) for kind in others)

@@ -16,7 +16,8 @@ from ipykernel import iostream
 
 import common as study
 from common.data import sources
-from common.declare.spec import profile_named, to_dict
+from common.declare.profile import profile_named
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.runs import session
 from common.training import loop

@@ -17,8 +17,8 @@ from common.declare.spec import (
     SurgerySpec,
     TaskSpec,
     WeightingSpec,
-    canonical_json,
 )
+from common.declare.strict import canonical_json
 from common.training import checkpoint, loop
 from common.training.loop import Checkpoint, run
 

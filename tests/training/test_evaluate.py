@@ -72,7 +72,9 @@ def test_threshold_curve_counts_like_a_loop():
     rng = np.random.default_rng(0)
     scores, labels = np.round(rng.uniform(-1, 1, 300), 2), rng.integers(0, 2, 300)
     for scale in (1.0, 5.0):  # a scaled cosine is a logit; thresholds are of the cosine itself
-        thresholds, accuracies = threshold_curve(replace(COSINE, scale=scale), scale * scores[:, None], labels)
+        thresholds, accuracies = threshold_curve(
+            replace(COSINE, loss="bce", scale=scale), scale * scores[:, None], labels
+        )
         for threshold, accuracy in zip(thresholds[::7], accuracies[::7], strict=True):
             assert accuracy == pytest.approx(np.mean((scores > threshold) == labels))
 

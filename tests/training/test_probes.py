@@ -25,6 +25,7 @@ def _masses_by_hand(encoded, folder):
     """Every pair on its own, every query and key in plain loops."""
     reference = Reference.from_pretrained(folder, attn_implementation="eager").eval()
     totals = {name: np.zeros((2, 4)) for name in ("cross_mass", "match_mass", "near_mass", "special_mass")}
+    even = {"even_cross": 0.0, "even_match": 0.0}
     for row in range(len(encoded)):
         ids, mask, types = encoded.batch(np.array([row])).inputs[0]
         with torch.inference_mode():
@@ -36,14 +37,17 @@ def _masses_by_hand(encoded, folder):
         for i in words:
             for j in range(len(ids)):
                 share = attention[:, :, i, j] / len(words) / len(encoded)
+                same = 1 / len(ids) / len(words) / len(encoded)  # if every token got as much
                 if j in special:
                     totals["special_mass"] += share
                 elif types[i] != types[j]:
                     totals["cross_mass"] += share
                     totals["match_mass"] += share * (ids[i] == ids[j])
+                    even["even_cross"] += same
+                    even["even_match"] += same * (ids[i] == ids[j])
                 elif 0 < abs(i - j) <= 2:
                     totals["near_mass"] += share
-    return totals
+    return totals | even
 
 
 def test_attention_masses_equal_plain_loops(materials):

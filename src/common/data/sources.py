@@ -1,8 +1,9 @@
 """One loader for three sources: a CS224N starter folder, the hub, and the embedded corpus.
 
 Every source gives the same thing: task -> split name -> `Split`.
-Not here: what the tasks are (`tasks.py`), how a file is parsed (`tables.py`), how the hub is read (`hub.py`), how the
-embedded corpus is made (`synthetic.py`), tokens (`encoding.py`).
+The embedded corpus is a starter folder too, shipped with the package and made by `scripts/tiny/corpus.py`.
+Not here: what the tasks are (`tasks.py`), how a file is parsed (`tables.py`), how the hub is read (`hub.py`), tokens
+(`encoding.py`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from common.data import hub, synthetic
+from common import paths
+from common.data import hub
 from common.data.split import Split
 from common.data.tables import read_table
 from common.declare.tasks import TASKS
@@ -42,13 +44,15 @@ def load(source: str | Path) -> Corpus:
     Raises:
         StudyError: something is missing or cannot be read exactly; it names file, line, column and remedy.
     """
-    kind = name(source)
-    if kind == "embedded":
-        return synthetic.make_corpus()
-    if kind == "hub":
+    if name(source) == "hub":
         folder = str(source).partition(":")[2]
         return hub.read_hub(Path(folder) if folder else None)
-    return _read_folder(Path(source))
+    return _read_folder(folder_of(source))
+
+
+def folder_of(source: str | Path) -> Path:
+    """The folder that a source other than the hub is."""
+    return paths.EMBEDDED if name(source) == "embedded" else Path(source)
 
 
 def name(source: str | Path) -> str:

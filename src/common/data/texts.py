@@ -1,7 +1,6 @@
 """Text for additional pretraining (BERT++, section 4.3.2): film reviews, sentence pairs and scenes, from three sources.
 
-Not here: how the embedded texts are made (`synthetic.py`), how the hub is read (`hub.py`), tokens and training
-(`training/pretrain.py`).
+Not here: how the hub is read (`hub.py`), tokens and training (`training/pretrain.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from common.data import hub, sources, synthetic
+from common.data import hub, sources
 from common.errors import StudyError
 from common.seeding import stateless_generator
 
@@ -40,14 +39,11 @@ def load_texts(source: str | Path, corpus: str, examples: int, seed: int = 0) ->
         raise ValueError(f"`corpus` must be one of {', '.join(TEXT_FILES)}, got {corpus!r}")
     if examples < 1:
         raise ValueError(f"`examples` must be at least 1, got {examples}")
-    kind = sources.name(source)
-    if kind == "embedded":
-        rows = synthetic.mlm_texts(corpus)
-    elif kind == "hub":
+    if sources.name(source) == "hub":
         folder = str(source).partition(":")[2]
         rows = hub.read_hub_texts(corpus, Path(folder) if folder else None)
     else:
-        rows = _read_texts(Path(source), TEXT_FILES[corpus])
+        rows = _read_texts(sources.folder_of(source), TEXT_FILES[corpus])
     drawn = torch.randperm(len(rows), generator=stateless_generator(seed, corpus))[:examples]
     return [" ".join(rows[i]) for i in drawn.tolist()]
 

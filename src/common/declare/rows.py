@@ -21,7 +21,8 @@ from importlib.resources import files
 import yaml
 
 from common.declare import reported
-from common.declare.spec import RunSpec, to_dict
+from common.declare.spec import RunSpec
+from common.declare.strict import meant, to_dict
 from common.errors import StudyError
 
 FILE_KEYS = ("report", "common", "rows")
@@ -258,12 +259,20 @@ def _change(values: dict, change: dict, where: str) -> None:
         first, *rest = field.split(".")
         value, place = copy.deepcopy(value), f"{where}: {field}"
         if field == "tasks":
-            kept = [task for task in values["tasks"] if task["name"] in value]
-            values["tasks"] = sorted(kept, key=lambda task: value.index(task["name"]))
+            values["tasks"] = _chosen_tasks(values["tasks"], value, place)
         elif first == "tasks":
             _assign_task(values["tasks"], rest, value, place)
         else:
             _assign(values, [first, *rest], value, place)
+
+
+def _chosen_tasks(tasks: list[dict], chosen: object, where: str) -> list[dict]:
+    names = [task["name"] for task in tasks]
+    unknown = [name for name in chosen if name not in names] if isinstance(chosen, list) else [chosen]
+    if unknown:
+        what = f"expected a list of tasks of this row, got {chosen!r}.{meant(unknown[0], names)}"
+        raise StudyError("E-ROW", where, what, f"Known: {', '.join(names)}.")
+    return [tasks[names.index(name)] for name in chosen]
 
 
 def _assign(values: dict, path: list[str], value: object, where: str) -> None:
@@ -285,7 +294,7 @@ def _assign_task(tasks: list[dict], path: list[str], value: object, where: str) 
     elif chosen and len(path) == 2:
         chosen[0][path[1]] = value
     else:
-        what = "names no field of a task of this row."
+        what = f"names no field of a task of this row.{meant(path[0], [task['name'] for task in tasks])}"
         raise StudyError("E-ROW", where, what, "Write tasks.<task>.<field>, or tasks.<task> with all its fields.")
 
 

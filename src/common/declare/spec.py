@@ -1,129 +1,200 @@
-"""What is trained (RunSpec) and what the machine can afford (Profile).
+"""RunSpec: what is trained, as a report states it or as a profile applies it.
 
-A RunSpec is written as the report has it: report set sizes, epochs, batch size and rate. `Profile.apply` is the only
-place that turns it into something a given machine can run. Nothing here trains, reads a file or knows a path. What a
-RunSpec refuses, and why, is in rules.py; strict loading from plain values is in strict.py.
+Set sizes, epochs, batch size and rate are the report's; `profile.py` turns them into what a given machine can run.
+Nothing here trains, reads a file or knows a path. Choices, ranges and impossible combinations stand by their fields.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections import Counter
+from dataclasses import replace
+from typing import Annotated, Literal
 
-import numpy as np
+from pydantic import Field
 
-from common.declare import rules
-from common.declare.strict import build, canonical_json, meant, to_dict
+from common.declare.strict import (
+    Count,
+    Dropout,
+    Flag,
+    Number,
+    Share,
+    Text,
+    Weight,
+    Whole,
+    build,
+    canonical_json,
+    refuse,
+    strict,
+    to_dict,
+)
 from common.declare.tasks import TASKS
 from common.errors import StudyError
 
+Rate = Share  # a learning rate above 1 is a slip
+Name = Literal["sst", "para", "sts", "cfimdb"]
+Corpus = Literal["imdb", "mnli", "sick"]
+Precision = Literal["fp32", "bf16"]
+Engine = Literal["plain", "fast"]
+TIMES_FIVE = ("times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five")
 
-@dataclass(frozen=True)
+
+@strict
 class PalSpec:
-    """Projected attention layers, one stack per task beside BERT (Stickland & Murray 2019, section 3.3; model/pals.py).
+    """Projected attention layers, a stack a task beside BERT (Stickland & Murray 2019, section 3.3; model/pals.py)."""
 
-    size and heads: of the attention between the two projections. gelu: the released code applies GELU after the
-    second projection, the paper's formula does not. start: random, N(0, 0.02), or zero, where the second projection
-    starts at 0 and so leaves BERT unchanged.
-    """
+    # Width of the attention between the two projections, and its heads.
+    size: Annotated[Whole, Field(ge=1, le=100_000)] = 204
+    heads: Annotated[Whole, Field(ge=1, le=1000)] = 12
+    # The released code applies GELU after the second projection, the paper's formula does not.
+    gelu: Flag = True
+    # random, N(0, 0.02); zero: the second projection starts at 0 and so leaves BERT unchanged.
+    start: Literal["random", "zero"] = "random"
 
-    size: int = 204
-    heads: int = 12
-    gelu: bool = True
-    start: str = "random"
+    def __post_init__(self) -> None:
+        refuse((self.size % self.heads > 0, "the size of the PALs is no multiple of their heads."))
 
 
-@dataclass(frozen=True)
+@strict
 class CorpusSpec:
     """Text for additional pretraining: the name of a corpus, and how many lines (or pairs) are drawn from it."""
 
-    name: str
-    examples: int
+    name: Corpus
+    examples: Count
 
 
-@dataclass(frozen=True)
+@strict
 class PretrainingSpec:
     """Additional masked-language-model pretraining before the tasks (BERT++ section 4.3.2; training/pretrain.py).
 
-    Texts are joined and cut into blocks of `block` tokens, of which mask_frac are to be predicted. What the report
-    leaves open (epochs, rate, batch, decay) is the recipe it cites, chapter 7.3 of the Hugging Face course.
+    What the report leaves open (epochs, rate, batch, decay) is the recipe it cites, chapter 7.3 of the Hugging Face
+    course.
     """
 
     corpora: tuple[CorpusSpec, ...]
-    epochs: int = 3
-    batch_size: int = 64
-    lr: float = 2e-5
-    weight_decay: float = 0.01
-    block: int = 128
-    mask_frac: float = 0.15
+    epochs: Annotated[Whole, Field(ge=1, le=1000)] = 3
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] = 64
+    lr: Rate = 2e-5
+    weight_decay: Share = 0.01
+    # Texts are joined and cut into blocks of so many tokens, of which a share is to be predicted.
+    block: Annotated[Whole, Field(ge=8, le=512)] = 128
+    mask_frac: Annotated[Number, Field(ge=0.01, le=0.99)] = 0.15
+
+    def __post_init__(self) -> None:
+        names = [corpus.name for corpus in self.corpora]
+        refuse(
+            (not names, "additional pretraining needs a corpus."),
+            (len(set(names)) < len(names), f"a corpus appears twice: {names}."),
+        )
 
 
-@dataclass(frozen=True)
+@strict
 class EncoderSpec:
-    """The shared BERT: which checkpoint, what of it is trained, its inner dropout (starter default 0.1).
+    """The shared BERT: which checkpoint, what of it is trained, its inner dropout (starter default 0.1)."""
 
-    frozen: nothing of BERT is trained (its PALs are). frozen_layers: the embeddings and that many first layers are
-    not. trained_by: only batches of these tasks train BERT's own weights; None is all of them.
-    """
-
-    checkpoint: str = "bert-base-uncased"
-    frozen: bool = False
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    frozen_layers: int = 0
-    trained_by: tuple[str, ...] | None = None
+    checkpoint: Text = "bert-base-uncased"
+    # Nothing of BERT is trained (its PALs are).
+    frozen: Flag = False
+    hidden_dropout: Dropout = 0.1
+    attention_dropout: Dropout = 0.1
+    # The embeddings and that many first layers are not trained.
+    frozen_layers: Annotated[Whole, Field(ge=0, le=1000)] = 0
+    # Only batches of these tasks train BERT's own weights; None is all of them.
+    trained_by: tuple[Name, ...] | None = None
     pals: PalSpec | None = None
     pretraining: PretrainingSpec | None = None
 
+    def __post_init__(self) -> None:
+        refuse(
+            (self.frozen and self.frozen_layers > 0, "a frozen encoder has no layers left to freeze."),
+            (self.frozen and self.trained_by is not None, "a frozen encoder is trained by no task."),
+        )
 
-@dataclass(frozen=True)
+
+@strict
 class TaskSpec:
-    """How one task enters the encoder, leaves it, is trained and is scored.
+    """How one task enters the encoder, leaves it, is trained and is scored."""
 
-    pair_method: single (one sentence), separate (two encodings, joined), pair (both in one input), cosine (two
-    encodings, their cosine). segments and separator: whether a pair input has segment ids, and [SEP] in its middle.
-    features: what separate encodings are joined to: both, or both and their absolute difference (sbert).
-    shared_transformer: the vectors pass one transformer layer that all such tasks share. projection: each sentence
-    vector passes a dense layer of its task first. head_layers, activation, dropout, inner_dropout (also before the
-    last layer): the head. shared_layer: tasks that name the same group share their first head layer.
-    output: what becomes of a cosine: raw, relu, times_five, relu_times_five, shifted_times_five (2.5 (1 + cos)),
-    sigmoid_times_five; scale multiplies the cosine before a sigmoid (also as the logit of bce), and the similarities of
-    the multiple negatives ranking loss. That loss (mnrl) acts on the cosines of separate encodings, whatever scores
-    the pair: their cosine, or a linear head that nothing trains.
-    threshold: a paraphrase is predicted when the probability (or the cosine) exceeds it. examples: the training set is
-    cut to so many, one fixed draw; None is the whole set. per_epoch: an epoch draws so many of them anew; None passes
-    all. loss_weight: fixed factor of its loss. sampling_share: its part in biased sampling, sampling_size: its N in
-    annealed sampling (None is its set's size). trained False: its head keeps its random start and is only evaluated.
-    """
+    name: Name
+    # single (one sentence), separate (two encodings, joined), pair (both in one input), cosine (of two encodings).
+    pair_method: Literal["single", "separate", "pair", "cosine"] = "single"
+    pooling: Literal["pooler", "cls", "mean"] = "pooler"
+    head_layers: Annotated[Whole, Field(ge=1, le=2)] = 1
+    activation: Literal["relu", "leaky_relu", "gelu", "tanh"] = "relu"
+    # Tasks that name the same group share their first head layer.
+    shared_layer: Text | None = None
+    # What becomes of a cosine; shifted_times_five is 2.5 (1 + cos).
+    output: Literal["raw", "relu", "times_five", "relu_times_five", "shifted_times_five", "sigmoid_times_five"] = "raw"
+    # mnrl, the multiple negatives ranking loss, acts on the cosines of separate encodings, whatever scores the pair:
+    # their cosine, or a linear head that nothing trains.
+    loss: Literal["cross_entropy", "bce", "mse", "cosine_embedding", "cosine_embedding_sts", "mnrl"] = "cross_entropy"
+    dropout: Dropout = 0.0
+    # A paraphrase is predicted when the probability (or the cosine) exceeds it.
+    threshold: Annotated[Number, Field(ge=-1, le=1)] = 0.5
+    # The training set is cut to so many, one fixed draw; None is the whole set.
+    examples: Count | None = None
+    # An epoch draws so many of them anew; None passes all.
+    per_epoch: Count | None = None
+    # Its N in annealed sampling; None is its set's size.
+    sampling_size: Count | None = None
+    # Whether a pair input has segment ids, and [SEP] in its middle.
+    segments: Flag = True
+    separator: Flag = True
+    # What separate encodings are joined to: both, or both and their absolute difference (sbert).
+    features: Literal["concat", "sbert"] = "concat"
+    # Each sentence vector passes a dense layer of its task first.
+    projection: Flag = False
+    # Dropout before the last layer of the head as well.
+    inner_dropout: Flag = False
+    # The vectors pass one transformer layer that all such tasks share.
+    shared_transformer: Flag = False
+    # Multiplies the cosine before a sigmoid (also as the logit of bce), and the similarities of mnrl.
+    scale: Annotated[Number, Field(ge=1e-3, le=1e3)] = 1.0
+    # Fixed factor of its loss; its part in biased sampling.
+    loss_weight: Weight = 1.0
+    sampling_share: Annotated[Number, Field(ge=1e-6, le=1e6)] = 1.0
+    # A head that is not trained keeps its random start and is only evaluated.
+    trained: Flag = True
 
-    name: str
-    pair_method: str = "single"
-    pooling: str = "pooler"
-    head_layers: int = 1
-    activation: str = "relu"
-    shared_layer: str | None = None
-    output: str = "raw"
-    loss: str = "cross_entropy"
-    dropout: float = 0.0
-    threshold: float = 0.5
-    examples: int | None = None
-    per_epoch: int | None = None
-    sampling_size: int | None = None
-    segments: bool = True
-    separator: bool = True
-    features: str = "concat"
-    projection: bool = False
-    inner_dropout: bool = False
-    shared_transformer: bool = False
-    scale: float = 1.0
-    loss_weight: float = 1.0
-    sampling_share: float = 1.0
-    trained: bool = True
+    def __post_init__(self) -> None:
+        info, is_cosine = TASKS[self.name], self.pair_method == "cosine"
+        is_pair, is_score = len(info.text_columns) == 2, info.kind == "score"
+        scaled = self.output == "sigmoid_times_five" or self.loss == "mnrl" or (is_cosine and self.loss == "bce")
+        refuse(
+            (is_pair == (self.pair_method == "single"), f"pair_method {self.pair_method!r} does not fit a task of "
+             f"{len(info.text_columns)} sentence(s)."),
+            (not self._fits_labels(is_pair and is_cosine),
+             f"loss {self.loss!r} does not fit labels of kind {info.kind!r}."),
+            (is_cosine and (self.head_layers > 1 or self.shared_layer is not None), "a cosine has no head layers."),
+            (self.shared_layer is not None and self.head_layers < 2, "a shared first layer needs head_layers 2."),
+            (self.inner_dropout and self.head_layers < 2, "inner_dropout needs head_layers 2."),
+            (self.loss.startswith("cosine_embedding") and not (is_cosine and self.output == "raw"),
+             "the cosine embedding loss needs pair_method cosine and output raw."),
+            (self.loss == "mnrl" and self.pair_method not in ("cosine", "separate"),
+             "multiple negatives ranking compares two encodings: use cosine or separate."),
+            (None not in (self.per_epoch, self.examples) and self.per_epoch > self.examples,
+             f"per_epoch draws from a set of {self.examples} examples."),
+            (self.loss == "bce" and info.num_classes != 2, "bce needs two classes."),
+            (self.loss == "cross_entropy" and is_pair, "pair tasks have one logit: use bce."),
+            (self.output in TIMES_FIVE and not (is_cosine and is_score),
+             "times_five scales a cosine to the 0..5 range of STS."),
+            (self.output == "relu" and not (is_cosine and self.loss == "bce"),
+             "output relu turns a cosine into the logit of bce."),
+            (self.scale != 1.0 and not scaled,
+             "scale multiplies the cosine before a sigmoid, or in multiple negatives ranking."),
+            (self.features == "sbert" and self.pair_method != "separate", "features sbert needs pair_method separate."),
+            (not (self.segments and self.separator) and self.pair_method != "pair",
+             "segments and separator belong to pair_method pair."),
+        )  # fmt: skip
+
+    def _fits_labels(self, is_cosine_of_pairs: bool) -> bool:
+        if TASKS[self.name].kind == "score":
+            return self.loss in ("mse", "cosine_embedding_sts", "mnrl")
+        return self.loss != "cosine_embedding_sts" and (self.loss != "mse" or is_cosine_of_pairs)
 
 
-@dataclass(frozen=True)
+@strict
 class ScheduleSpec:
     """Which tasks make up each update (methods/sampling.py).
 
@@ -131,22 +202,33 @@ class ScheduleSpec:
     update on a batch of every task. biased: one update on as many batches as there are tasks, each of a task drawn
     by its sampling_share. annealed: one task per update, drawn by its size. sequential: all epochs of one task, then
     of the next; staged: then once more as many epochs of all tasks, in round robin.
-    stop: an interleaved or joint epoch ends with the first exhausted task (shortest), goes on with the others until
-    the last is exhausted (longest), or until then with the short sets starting again (cycle).
-    updates: of an annealed epoch; None is as many as there are batches. repeats: batches of each task in a joint
-    update, so that two batches of one task can be compared.
     """
 
-    kind: str = "round_robin"
-    order: str = "fixed"
-    stop: str = "shortest"
-    updates: int | None = None
-    repeats: int = 1
+    kind: Literal["round_robin", "interleaved", "joint", "biased", "annealed", "sequential", "staged"] = "round_robin"
+    order: Literal["fixed", "random"] = "fixed"
+    # An interleaved or joint epoch ends with the first exhausted task (shortest), goes on with the others until the
+    # last is exhausted (longest), or until then with the short sets starting again (cycle).
+    stop: Literal["shortest", "longest", "cycle"] = "shortest"
+    # Of an annealed epoch; None is as many as there are batches.
+    updates: Count | None = None
+    # Batches of each task in a joint update, so that two batches of one task can be compared.
+    repeats: Annotated[Whole, Field(ge=1, le=16)] = 1
+
+    def __post_init__(self) -> None:
+        refuse(
+            (self.repeats > 1 and self.kind != "joint", "repeats needs schedule joint."),
+            (self.updates is not None and self.kind != "annealed", "updates belongs to schedule annealed."),
+        )
 
     @property
     def is_phased(self) -> bool:
         """Whether tasks are trained one after the other; such a run is scored after its last phase."""
         return self.kind in ("sequential", "staged")
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether an update has batches of several tasks."""
+        return self.kind in ("joint", "biased")
 
     def updates_per_epoch(self, batches: dict[str, int]) -> int:
         """Optimiser updates of one epoch (of one epoch of every phase), given each task's batches."""
@@ -166,81 +248,96 @@ class ScheduleSpec:
         updates = self.updates_per_epoch(batches)
         if self.kind == "joint" and self.stop == "longest":
             return sum(batches.values())
-        grouped = {"joint": len(batches) * self.repeats, "biased": len(batches)}
-        return updates * grouped.get(self.kind, 1)
+        return updates * (len(batches) * self.repeats if self.is_grouped else 1)
 
 
-@dataclass(frozen=True)
+@strict
 class RateSpec:
     """How the learning rate moves (training/optim.py). Lengths are shares of training, so that profiles keep them.
 
     constant; linear: to 0 after the last update; step: times `factor` after every `step` of training; plateau: times
-    `factor` after `patience` of training without a better dev score (at least one epoch). warmup: the share that first
-    rises from 0.
+    `factor` after `patience` of training without a better dev score (at least one epoch).
     """
 
-    kind: str = "constant"
-    warmup: float = 0.0
-    step: float = 0.5
-    factor: float = 0.1
-    patience: float = 0.2
+    kind: Literal["constant", "linear", "step", "plateau"] = "constant"
+    # The share of training in which the rate first rises from 0.
+    warmup: Share = 0.0
+    step: Annotated[Number, Field(ge=1e-3, le=1)] = 0.5
+    factor: Annotated[Number, Field(ge=1e-6, le=1)] = 0.1
+    patience: Share = 0.2
+
+    def __post_init__(self) -> None:
+        refuse((self.kind == "plateau" and self.warmup > 0, "a plateau schedule has no warm-up: one would undo the "
+                "other's rate."))  # fmt: skip
 
 
-@dataclass(frozen=True)
+@strict
 class OptimizerSpec:
-    """AdamW (Loshchilov & Hutter 2019). variant: `starter` folds the bias correction into the step size and decays
-    after the step; `torch` is `torch.optim.AdamW` (see training/optim.py)."""
+    """AdamW (Loshchilov & Hutter 2019)."""
 
-    lr: float = 1e-5
-    weight_decay: float = 0.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-6
-    variant: str = "starter"
+    lr: Rate = 1e-5
+    weight_decay: Share = 0.0
+    beta1: Annotated[Number, Field(ge=0, le=0.9999)] = 0.9
+    beta2: Annotated[Number, Field(ge=0, le=0.999999)] = 0.999
+    eps: Annotated[Number, Field(ge=1e-12, le=1)] = 1e-6
+    # `starter` folds the bias correction into the step size and decays after the step; `torch` is `torch.optim.AdamW`.
+    variant: Literal["starter", "torch"] = "starter"
     rate: RateSpec = RateSpec()
 
 
-@dataclass(frozen=True)
+@strict
 class WeightingSpec:
-    """How task losses are weighted (methods/losses.py): fixed, or by learned weights with a rate of their own.
+    """How task losses are weighted (methods/losses.py): fixed, or by learned weights with a rate of their own."""
 
-    lr None is the model's. regression_half: with `uncertainty`, 1 / (2 sigma^2) for regression as Kendall et al. have
-    it, where swissBERT prints 1 / sigma^2 for every task.
-    """
+    kind: Literal["fixed", "linear", "uncertainty", "automatic", "dynamic"] = "fixed"
+    # None is the model's.
+    lr: Rate | None = None
+    # With `uncertainty`, 1 / (2 sigma^2) for regression as Kendall et al. have it, where swissBERT prints 1 / sigma^2
+    # for every task.
+    regression_half: Flag = False
 
-    kind: str = "fixed"
-    lr: float | None = None
-    regression_half: bool = False
+    def __post_init__(self) -> None:
+        refuse(
+            (self.lr is not None and self.kind == "fixed", "fixed weights have no learning rate."),
+            (self.regression_half and self.kind != "uncertainty", "regression_half belongs to weighting uncertainty."),
+        )
 
 
-@dataclass(frozen=True)
+@strict
 class SurgerySpec:
-    """What is done with the gradients of an update's batches (methods/gradients.py): none, measure (only their
-    cosines), or pcgrad (Yu et al. 2020, algorithm 1). reduction: sum, as the paper, or mean, as the packaged code."""
+    """What is done with the gradients of an update's batches (methods/gradients.py)."""
 
-    kind: str = "none"
-    reduction: str = "sum"
+    # measure: only their cosines; pcgrad: Yu et al. 2020, algorithm 1.
+    kind: Literal["none", "measure", "pcgrad"] = "none"
+    # sum, as the paper, or mean, as the packaged code.
+    reduction: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self) -> None:
+        refuse((self.kind == "none" and self.reduction != "sum", "without surgery nothing is reduced."))
 
 
-@dataclass(frozen=True)
+@strict
 class SmartSpec:
-    """Smoothness-inducing regularisation (Jiang et al. 2020; methods/smart.py).
+    """Smoothness-inducing regularisation (Jiang et al. 2020; methods/smart.py)."""
 
-    weight: lambda, 0 is off. tasks: whose losses get the term. variant: `paper` keeps the noise in a ball of radius
-    epsilon around the embeddings; `mt_dnn` rescales it to size 1 per token, as the public code does (there epsilon
-    only guards a division). noise: standard deviation of the start. bregman: weight of the proximal term towards a
-    moving average of the weights, with factor bregman_decay; 0 is off.
-    """
+    # lambda; 0 is off.
+    weight: Weight
+    # Whose losses get the term.
+    tasks: tuple[Name, ...]
+    # `paper` keeps the noise in a ball of radius epsilon around the embeddings; `mt_dnn` rescales it to size 1 per
+    # token, as the public code does (there epsilon only guards a division).
+    variant: Literal["paper", "mt_dnn"] = "mt_dnn"
+    steps: Annotated[Whole, Field(ge=1, le=100)] = 1
+    step_size: Weight = 1e-3
+    # Standard deviation of the start.
+    noise: Annotated[Number, Field(ge=0, le=1e3)] = 1e-5
+    epsilon: Annotated[Number, Field(ge=1e-12, le=1e3)] = 1e-6
+    # Weight of the proximal term towards a moving average of the weights with this factor; 0 is off.
+    bregman: Weight = 0.0
+    bregman_decay: Share = 0.99
 
-    weight: float
-    tasks: tuple[str, ...]
-    variant: str = "mt_dnn"
-    steps: int = 1
-    step_size: float = 1e-3
-    noise: float = 1e-5
-    epsilon: float = 1e-6
-    bregman: float = 0.0
-    bregman_decay: float = 0.99
+    def __post_init__(self) -> None:
+        refuse((not self.tasks, "SMART needs a task."))
 
     @property
     def is_on(self) -> bool:
@@ -248,37 +345,86 @@ class SmartSpec:
         return bool(self.weight or self.bregman)
 
 
-@dataclass(frozen=True)
+@strict
 class RunSpec:
-    """One trained model, as the report states it or as a profile applies it.
-
-    epochs 0 evaluates the untrained model. A phased schedule gives `epochs` to every phase. dev_examples caps the
-    per-epoch evaluation of a task, final_examples the last one, train_examples its metrics on training data; None takes
-    all. precision, engine and grouping are the machine's: fast does the same in fewer passes over memory
-    (model/fast.py), plain as it is written down in model/bert.py; grouping cuts batches from sentences of like length,
-    where no method depends on who is in a batch.
-    """
+    """One trained model."""
 
     tasks: tuple[TaskSpec, ...]
     encoder: EncoderSpec = EncoderSpec()
     schedule: ScheduleSpec = ScheduleSpec()
     optimizer: OptimizerSpec = OptimizerSpec()
-    batch_size: int = 32
-    epochs: int = 10
-    data: str = "cs224n"
-    precision: str = "fp32"
-    engine: str = "plain"
-    grouping: bool = False
-    dev_examples: int | None = None
-    final_examples: int | None = None
-    train_examples: int | None = 1024
-    seed: int = 0
+    batch_size: Annotated[Whole, Field(ge=1, le=4096)] = 32
+    # 0 evaluates the untrained model. A phased schedule gives so many to every phase.
+    epochs: Annotated[Whole, Field(ge=0, le=1000)] = 10
+    data: Text = "cs224n"
+    # The machine's: products in bf16; the engine that does the same in fewer passes over memory (model/fast.py), plain
+    # as it is written down in model/bert.py; batches cut from sentences of like length, where no method depends on who
+    # is in a batch.
+    precision: Precision = "fp32"
+    engine: Engine = "plain"
+    grouping: Flag = False
+    # Caps on the examples of a task in the evaluation of an epoch, in the last one, and in scores on training data;
+    # None takes all.
+    dev_examples: Count | None = None
+    final_examples: Count | None = None
+    train_examples: Count | None = 1024
+    seed: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 0
     weighting: WeightingSpec = WeightingSpec()
     surgery: SurgerySpec = SurgerySpec()
     smart: SmartSpec | None = None
 
-    def __post_init__(self):
-        rules.check(self)
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        refuse((not names, "a run needs at least one task."), (bool(twice), f"a task appears twice: {names}."))
+        self._check_encoder()
+        self._check_updates()
+        self._check_smart()
+        self._check_groups()
+
+    def _check_encoder(self) -> None:
+        names = {task.name for task in self.trained_tasks}
+        others, kind = sorted(set(self.encoder.trained_by or ()) - names), self.schedule.kind
+        refuse(
+            (bool(others), f"trained_by names {others}, the trained tasks are {sorted(names)}."),
+            (self.encoder.trained_by is not None and self.schedule.is_grouped,
+             f"trained_by says whose updates train BERT: {kind} has all tasks in one update."),
+            (self.surgery.kind != "none" and self.encoder.frozen, "a frozen encoder has no gradients to compare."),
+        )  # fmt: skip
+
+    def _check_updates(self) -> None:
+        kind, trained = self.schedule.kind, self.trained_tasks
+        refuse(
+            (not trained and self.epochs > 0, "no task is trained: give epochs 0."),
+            (kind != "annealed" and any(task.sampling_size is not None for task in self.tasks),
+             "sampling_size belongs to schedule annealed."),
+            (self.grouping and self.depends_on_company,
+             "surgery and multiple negatives ranking depend on who is in a batch: do not group it by length."),
+            (self.surgery.kind != "none" and not self.schedule.is_grouped,
+             f"surgery compares the gradients of one update: {kind} has one task in each."),
+            (self.weighting.kind != "fixed" and any(task.loss_weight == 0 for task in trained),
+             "a learned weight of a loss that counts nothing would grow without bound."),
+        )  # fmt: skip
+
+    def _check_smart(self) -> None:
+        trained = {task.name: task for task in self.trained_tasks}
+        chosen = self.smart.tasks if self.smart else ()
+        unknown = [name for name in chosen if name not in trained]
+        ranking = [name for name in chosen if name in trained and trained[name].loss == "mnrl"]
+        refuse(
+            (bool(unknown), f"SMART names {unknown}, the trained tasks are {list(trained)}."),
+            (bool(ranking), "SMART compares predictions: the ranking loss of mnrl has none of its own."),
+            (bool(chosen) and self.encoder.frozen, "SMART smooths the encoder: a frozen one cannot change."),
+        )
+
+    def _check_groups(self) -> None:
+        """Tasks that share a head layer must enter it with one width."""
+        groups: dict[str, set] = {}
+        for task in self.tasks:
+            groups.setdefault(task.shared_layer, set()).add((task.pair_method, task.features, task.pooling))
+        unlike = [name for name, widths in groups.items() if name and len(widths) > 1]
+        refuse((bool(unlike), f"tasks of one group enter it with unlike widths: {unlike}. Give them one pair method, "
+                "features and pooling."))  # fmt: skip
 
     @property
     def run_id(self) -> str:
@@ -286,7 +432,8 @@ class RunSpec:
 
         Fields at their default are left out of the hash: a method added later does not rename runs without it.
         """
-        content = to_dict(replace(self, seed=0), omit_defaults=True)
+        content = to_dict(self, omit_defaults=True)
+        content.pop("seed", None)
         return f"{hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]}-s{self.seed}"
 
     @staticmethod
@@ -343,233 +490,3 @@ class RunSpec:
     def total_examples(self, available: dict[str, int]) -> int:
         """Examples the whole run draws (a partly filled last batch counted as full)."""
         return self.epochs * self.schedule.batches_per_epoch(self.batches_per_epoch(available)) * self.batch_size
-
-
-# Encoders whose pooler was published untrained (MiniLM has an all-zero bias). There "the pooled output" of a report is
-# the first token's state: a random layer in its place is nothing a report used. See DEVIATIONS.md D1.
-UNTRAINED_POOLER = ("minilm-l6",)
-
-
-class Encoder(NamedTuple):
-    """Layers, hidden width and attention heads of a known encoder, and the factor on every learning rate with it.
-
-    The reports' rates are BERT-base's. A smaller encoder wants a higher one, and here it has fewer updates; the factor
-    is one constant for all rows, so that rows which are compared keep the ratio of their rates (DEVIATIONS.md D2).
-    """
-
-    layers: int
-    width: int
-    heads: int
-    rate: float = 1.0
-
-
-ENCODERS = {
-    "bert-base-uncased": Encoder(12, 768, 12),
-    "minilm-l6": Encoder(6, 384, 12, rate=4.5),
-    "tiny-bert": Encoder(2, 128, 4, rate=40.0),
-    "tiny-random": Encoder(2, 128, 4, rate=40.0),
-}
-REPORT_TRAIN = {name: task.report_train for name, task in TASKS.items()}
-
-
-@dataclass(frozen=True)
-class Profile:
-    """What a machine can afford, and the one place where that changes a RunSpec.
-
-    n_sts and n_para fix the two ends of the size rule `scale`; epochs maps the reports' epochs to ours; dev_examples,
-    final_examples and train_examples cap evaluation; grouping saves padding.
-    """
-
-    name: str
-    encoder: str
-    data: str
-    n_sts: int
-    n_para: int
-    epochs: tuple[tuple[int, int], ...] | None
-    max_batch: int | None
-    dev_examples: int | None
-    final_examples: int | None
-    threads: int | None = 1
-    device: str = "cpu"
-    precision: str = "fp32"
-    engine: str = "fast"
-    grouping: bool = True
-    train_examples: int | None = 1024
-    seeds: tuple[int, ...] = (0,)
-
-    def scale(self, examples: int) -> int:
-        """phi(n) = n_sts (n / 6040)^g with g = ln(n_para / n_sts) / ln(141498 / 6040): keeps the order of sizes."""
-        exponent = math.log(self.n_para / self.n_sts) / math.log(REPORT_TRAIN["para"] / REPORT_TRAIN["sts"])
-        return max(1, round(self.n_sts * (examples / REPORT_TRAIN["sts"]) ** exponent))
-
-    def scale_epochs(self, epochs: int) -> int:
-        """Our number of epochs for the report's: the profile's table, straight lines between its entries."""
-        if self.epochs is None or epochs == 0:
-            return epochs
-        theirs, ours = zip(*self.epochs, strict=True)
-        return max(1, round(float(np.interp(epochs, theirs, ours))))
-
-    def apply(self, spec: RunSpec, data: str | None = None, encoder: str | None = None, exact: bool = False) -> RunSpec:
-        """The RunSpec this machine runs in place of the report's; data and encoder are names, never paths.
-
-        exact changes nothing of what is trained: only the names, and how the machine computes and evaluates it.
-        """
-        checkpoint = encoder or self.encoder
-        machine = replace(
-            spec,
-            tasks=tuple(replace(task, pooling=_pooling(task.pooling, checkpoint)) for task in spec.tasks),
-            data=data or self.data,
-            encoder=replace(spec.encoder, checkpoint=checkpoint),
-            precision=self.precision,
-            engine=self.engine,
-            grouping=self.grouping and not spec.depends_on_company,
-            dev_examples=self.dev_examples,
-            final_examples=self.final_examples,
-            train_examples=self.train_examples,
-            # So lambda 0 is the run without SMART and is trained once.
-            smart=spec.smart if spec.smart and spec.smart.is_on else None,
-        )
-        return machine if exact else self._smaller(machine)
-
-    def _smaller(self, spec: RunSpec) -> RunSpec:
-        """Fixed subsets, fewer epochs and a higher rate."""
-        batch_size, rate = min(spec.batch_size, self.max_batch or spec.batch_size), _rate(spec.encoder.checkpoint)
-        applied = replace(
-            spec,
-            tasks=self._tasks(spec),
-            batch_size=batch_size,
-            epochs=self.scale_epochs(spec.epochs),
-            encoder=self._encoder(spec.encoder),
-            schedule=replace(spec.schedule, updates=self._updates(spec, batch_size)),
-            optimizer=replace(spec.optimizer, lr=_times(spec.optimizer.lr, rate)),
-        )
-        if spec.weighting.kind == "fixed":
-            return applied
-        # Adam moves a scalar by about its rate in every update: so the weights travel as far as in the report.
-        travel = _ratio(spec.total_updates(REPORT_TRAIN), applied.total_updates(REPORT_TRAIN))
-        lr = spec.optimizer.lr if spec.weighting.lr is None else spec.weighting.lr
-        return replace(applied, weighting=replace(spec.weighting, lr=_times(lr, travel)))
-
-    def _tasks(self, spec: RunSpec) -> tuple[TaskSpec, ...]:
-        """Sets and parts of sets by the size rule; sampling formulas keep the report's own sizes."""
-        sets, drawn = spec.set_sizes(REPORT_TRAIN), spec.examples_per_epoch(REPORT_TRAIN)
-        return tuple(
-            replace(
-                task,
-                examples=self.scale(sets[task.name]),
-                per_epoch=None if task.per_epoch is None else self.scale(drawn[task.name]),
-                sampling_size=drawn[task.name] if spec.schedule.kind == "annealed" else None,
-            )
-            if task.trained
-            else task
-            for task in spec.tasks
-        )
-
-    def _updates(self, spec: RunSpec, batch_size: int) -> int | None:
-        if spec.schedule.updates is None:
-            return None
-        return max(1, round(self.scale(spec.schedule.updates * spec.batch_size) / batch_size))
-
-    def _encoder(self, encoder: EncoderSpec) -> EncoderSpec:
-        """Layers and PALs in proportion to the encoder's size; an encoder of unknown size counts as BERT-base."""
-        base, here = ENCODERS["bert-base-uncased"], ENCODERS.get(encoder.checkpoint)
-        layers, pals = encoder.frozen_layers, encoder.pals
-        if here and layers:
-            layers = max(1, round(layers * here.layers / base.layers))
-        if here and pals:
-            heads = min(pals.heads, here.heads)
-            pals = replace(pals, heads=heads, size=max(1, round(pals.size * here.width / base.width / heads)) * heads)
-        pretraining = encoder.pretraining and self._pretraining(encoder.pretraining, _rate(encoder.checkpoint))
-        return replace(encoder, frozen_layers=layers, pals=pals, pretraining=pretraining)
-
-    def _pretraining(self, spec: PretrainingSpec, rate: float) -> PretrainingSpec:
-        """Fewer texts and epochs, and the rate raised as everywhere."""
-        corpora = tuple(replace(corpus, examples=self.scale(corpus.examples)) for corpus in spec.corpora)
-        epochs, batch_size = self.scale_epochs(spec.epochs), min(spec.batch_size, self.max_batch or spec.batch_size)
-        return replace(spec, corpora=corpora, epochs=epochs, batch_size=batch_size, lr=_times(spec.lr, rate))
-
-    def share(self, spec: RunSpec, applied: RunSpec) -> float:
-        """Examples drawn here over examples drawn in the report; 1 for a run without training."""
-        reported = spec.total_examples(REPORT_TRAIN)
-        return applied.total_examples(REPORT_TRAIN) / reported if reported else 1.0
-
-
-_SHORT_EPOCHS = ((1, 1), (3, 2), (10, 3), (20, 4))
-_EMBEDDED = {"data": "embedded", "final_examples": None}
-_REAL = {"data": "cs224n", "precision": "bf16", "seeds": (0, 1, 2)}
-_GPU = _REAL | {
-    **{"device": "cuda", "threads": None, "engine": "plain", "grouping": False},
-    **{"max_batch": None, "epochs": None, "final_examples": None},
-}
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "smoke",
-            "tiny-random",
-            n_sts=40,
-            n_para=160,
-            epochs=((1, 1), (20, 1)),
-            max_batch=8,
-            dev_examples=64,
-            train_examples=64,
-            **_EMBEDDED,
-        ),
-        # Sized so that all rows of all reports fit into ten minutes on two cores.
-        Profile(
-            "quick",
-            "tiny-bert",
-            n_sts=450,
-            n_para=1200,
-            epochs=_SHORT_EPOCHS,
-            max_batch=16,
-            dev_examples=300,
-            train_examples=300,
-            **_EMBEDDED,
-        ),
-        # A pilot chose the sizes (DEVIATIONS.md D2): smaller sets cap the dev scores, fewer passes hide overfitting.
-        Profile(
-            "cpu",
-            "minilm-l6",
-            n_sts=1600,
-            n_para=4800,
-            epochs=_SHORT_EPOCHS,
-            max_batch=16,
-            dev_examples=500,
-            final_examples=5000,
-            train_examples=500,
-            **_REAL,
-        ),
-        Profile("gpu", "minilm-l6", n_sts=2400, n_para=24000, dev_examples=1000, **_GPU),
-        Profile("paper", "bert-base-uncased", n_sts=6040, n_para=141498, dev_examples=None, **_GPU),
-    )
-}
-
-
-def profile_named(name: str) -> Profile:
-    """The profile of that name; StudyError with the known names otherwise."""
-    if name not in PROFILES:
-        raise StudyError(
-            "E-PROFILE",
-            "profile",
-            f"unknown profile {name!r}.{meant(name, PROFILES)}",
-            f"Known: {', '.join(PROFILES)}.",
-        )
-    return PROFILES[name]
-
-
-def _times(rate: float | None, factor: float) -> float | None:
-    return None if rate is None else float(f"{rate * factor:.4g}")
-
-
-def _rate(checkpoint: str) -> float:
-    """The factor on learning rates with an encoder; one that is not known counts as BERT-base."""
-    return ENCODERS[checkpoint].rate if checkpoint in ENCODERS else 1.0
-
-
-def _ratio(there: int, here: int) -> float:
-    return there / here if here else 1.0
-
-
-def _pooling(pooling: str, checkpoint: str) -> str:
-    return "cls" if pooling == "pooler" and checkpoint in UNTRAINED_POOLER else pooling

@@ -1,14 +1,67 @@
-"""Frozen dataclasses from plain values and back, strictly: an unknown key or a wrong type is refused by name."""
+"""Frozen dataclasses that refuse what cannot be, by name: pydantic's checks, told as one StudyError.
+
+A class with `@strict` checks its fields whenever one is made, by its constructor, by `dataclasses.replace` or from
+plain values. Whole numbers are taken for numbers and lists for tuples; nothing else bends. What crosses fields is
+refused in the `__post_init__` of the class that has them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import json
-import types
 import typing
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field, Strict
 
 from common.errors import StudyError
+
+Text = Annotated[str, Strict()]
+Flag = Annotated[bool, Strict()]
+Number = Annotated[float, Strict()]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Dropout = Annotated[Number, Field(ge=0, le=0.99)]
+Weight = Annotated[Number, Field(ge=0, le=1e6)]
+Whole = Annotated[int, Strict()]
+Count = Annotated[Whole, Field(ge=1, le=10**9)]
+
+
+@typing.dataclass_transform(frozen_default=True)
+def strict(cls: type) -> type:
+    """A frozen dataclass whose fields are checked by their types, their ranges and its `__post_init__`."""
+    made = pydantic.dataclasses.dataclass(frozen=True, config={"extra": "forbid", "allow_inf_nan": False})(cls)
+    unchecked, names = made.__init__, tuple(made.__pydantic_fields__)
+
+    @functools.wraps(unchecked)
+    def checked(self: object, *arguments: object, **fields: object) -> None:
+        if len(arguments) > len(names):
+            raise TypeError(f"{cls.__name__} has {len(names)} fields, got {len(arguments)} values")
+        named = dict(zip(names, arguments, strict=False))
+        try:
+            unchecked(self, **named, **fields)
+        except pydantic.ValidationError as error:
+            raise _refusal(made, error, named | fields, "", "E-SPEC") from None
+
+    made.__init__ = checked
+    return made
+
+
+def refuse(*impossible: tuple[bool, str]) -> None:
+    """Raise for the combinations of fields that cannot be, each with the reason; for a class's `__post_init__`."""
+    if reasons := [reason for is_so, reason in impossible if is_so]:
+        raise ValueError(" ".join(reasons))
+
+
+def build(cls: type, values: object, where: str, code: str = "E-SPEC") -> object:
+    """A strict dataclass from plain values; `where` names the place in messages, before the dotted field."""
+    try:
+        return cls.__pydantic_validator__.validate_python(values)
+    except pydantic.ValidationError as error:
+        raise _refusal(cls, error, values, where, code) from None
 
 
 def to_dict(value: object, omit_defaults: bool = False) -> object:
@@ -27,48 +80,76 @@ def canonical_json(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def build(cls: type, values: object, where: str):
-    """Fill a frozen dataclass from plain values, strictly; `where` names the place in messages."""
-    if not isinstance(values, dict):
-        raise StudyError("E-SPEC", where, f"expected named fields, got {values!r}.", f"Give fields of {cls.__name__}.")
-    hints = typing.get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise StudyError(
-                "E-SPEC", f"{where}.{key}", f"unknown field.{meant(key, hints)}", f"Known: {', '.join(hints)}."
-            )
-    required = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING]
-    for name in required:
-        if name not in values:
-            raise StudyError("E-SPEC", f"{where}.{name}", "required field is missing.", "Add it.")
-    converted = {key: _convert(hints[key], value, f"{where}.{key}") for key, value in values.items()}
-    try:
-        return cls(**converted)
-    except StudyError as error:
-        raise StudyError(error.code, f"{where}: {error.where}", error.what, error.fix) from None
-
-
-def _convert(hint: object, value: object, where: str) -> object:
-    """Check one value against its type hint; ints are accepted for floats, lists for tuples, nothing else bends."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        inner = [arg for arg in args if arg is not types.NoneType]
-        return None if value is None else _convert(inner[0], value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise StudyError("E-SPEC", where, f"expected a list, got {value!r}.", "Write it as a list.")
-        return tuple(_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else build(hint, value, where)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if type(value) is not hint:
-        fix = "YAML reads 2e-5 as text: write 2.0e-5." if hint is float else "Correct the value."
-        raise StudyError("E-SPEC", where, f"expected {hint.__name__}, got {type(value).__name__} {value!r}.", fix)
-    return value
-
-
-def meant(name: str, known: typing.Iterable[str]) -> str:
+def meant(name: object, known: Iterable[str]) -> str:
     """A hint at the closest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(str(name), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def inside(hint: object) -> list[object]:
+    """A type hint and all that it is made of: its members, and what is said of them; of a field, its type."""
+    parts = (getattr(hint, "annotation", None), *typing.get_args(hint), *getattr(hint, "metadata", ()))
+    return [hint, *(found for part in parts if part is not None for found in inside(part))]
+
+
+def holder_in(hint: object) -> type | None:
+    """The dataclass that a field holds, alone or several of it."""
+    return next((part for part in inside(hint) if isinstance(part, type) and dataclasses.is_dataclass(part)), None)
+
+
+def choices(hint: object) -> tuple[str, ...]:
+    """The values that a field (or each of its items) may take, where they are listed."""
+    return next((typing.get_args(part) for part in inside(hint) if typing.get_origin(part) is Literal), ())
+
+
+def bounds(hint: object) -> tuple[float, float] | None:
+    """The smallest and the largest value of a number, where it has both."""
+    ends = [[getattr(part, end) for part in inside(hint) if hasattr(part, end)] for end in ("ge", "le")]
+    return (ends[0][0], ends[1][0]) if all(ends) else None
+
+
+def _refusal(cls: type, error: pydantic.ValidationError, values: object, where: str, code: str) -> StudyError:
+    """All that is wrong, each with its dotted place; a task goes by its name."""
+    problems = []
+    for detail in error.errors(include_url=False):
+        place = ": ".join(part for part in (where, _place(detail["loc"], values)) if part)
+        problems.append((place or cls.__name__, *_wording(cls, detail)))
+    if len(problems) == 1:
+        return StudyError(code, *problems[0])
+    told = tuple(f"{place.removeprefix(f'{where}: ')}: {what} {fix}" for place, what, fix in problems)
+    return StudyError(code, where or cls.__name__, f"{len(told)} fields cannot be.", "Correct them.", told)
+
+
+def _place(location: tuple[int | str, ...], value: object) -> str:
+    """Such as tasks.sts.loss: an item of a list by its name where it has one."""
+    parts = []
+    for step in location:
+        try:
+            value = getattr(value, step) if isinstance(step, str) and not isinstance(value, dict) else value[step]
+        except (AttributeError, LookupError, TypeError):  # a field that is missing
+            value = None
+        name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+        parts.append(str(name or step) if isinstance(step, int) else step)
+    return ".".join(parts)
+
+
+def _wording(cls: type, detail: dict) -> tuple[str, str]:
+    """What is wrong, and the remedy."""
+    kind, value, path = detail["type"], detail["input"], [step for step in detail["loc"] if isinstance(step, str)]
+    for step in path[:-1]:
+        cls = holder_in(cls.__pydantic_fields__[step]) or cls
+    names = cls.__pydantic_fields__
+    field = names.get(path[-1]) if path else None
+    if kind in ("unexpected_keyword_argument", "invalid_key"):
+        return f"unknown field.{meant(detail['loc'][-1], names)}", f"Known: {', '.join(names)}."
+    if kind == "missing":
+        return "required field is missing.", "Add it."
+    if kind == "value_error":
+        return str(detail["ctx"]["error"]), "Change one of the two fields."
+    if kind == "literal_error":
+        return f"unknown value {value!r}.{meant(value, choices(field))}", f"Known: {', '.join(choices(field))}."
+    if kind in ("greater_than_equal", "less_than_equal", "finite_number"):
+        return f"{value!r} is outside {' to '.join(map(str, bounds(field)))}.", "Choose a value inside."
+    expected = {"tuple_type": "a list", "dataclass_type": "named fields"}.get(kind, kind.partition("_")[0])
+    fix = "YAML reads 2e-5 as text: write 2.0e-5." if kind == "float_type" else "Correct the value."
+    return f"expected {expected}, got {type(value).__name__} {value!r}.", fix

@@ -106,9 +106,9 @@ class WordRows:
 class Weights:
     """Linear layers' weights in the precision of matrix products: float32, or bfloat16 as under autocast.
 
-    A cast is made again when its weight has changed. The optimiser asks for that (`renew`) while the weight is at hand:
-    at batches of 8 an update takes its time from reading and writing weights. In an update (`leaves` is a dictionary)
-    casts are leaves of the graph, whose gradients `collect` gives to the weights.
+    A cast is made again when its weight has changed. The optimiser asks for that (`renew`) while the weight is at hand,
+    for at batches of 8 an update takes its time from reading and writing weights. During an update (`leaves`) casts are
+    leaves of the graph, whose gradients `collect` gives to the weights.
     """
 
     def __init__(self, dtype: torch.dtype):
@@ -125,7 +125,7 @@ class Weights:
         return [self._cast(column) for column in columns]
 
     def renew(self, parameter: nn.Parameter) -> None:
-        """Cast a weight again, if there is a cast of it. A fused optimiser counts no versions."""
+        """Cast a weight again, if there is a cast of it. Fused optimisers change weights without counting it."""
         if parameter in self.casts:
             cast, version = self.casts[parameter]
             cast.copy_(parameter.detach())

@@ -30,15 +30,10 @@ class ProjectedAttentionLayers(nn.Module):
         config: the encoder's sizes; its attention dropout is used here too.
         spec: size, heads, GELU and start.
         generator: of the random start.
-
-    Raises:
-        ValueError: size is no multiple of heads.
     """
 
     def __init__(self, config: BertConfig, spec: PalSpec, generator: torch.Generator):
         super().__init__()
-        if spec.size % spec.heads:
-            raise ValueError(f"`spec.size` {spec.size} must be a multiple of `spec.heads` {spec.heads}")
         small = replace(config, hidden_size=spec.size, num_attention_heads=spec.heads)
         self.down = nn.Linear(config.hidden_size, spec.size)
         self.layer = nn.ModuleList(BertSelfAttention(small) for _ in range(config.num_hidden_layers))

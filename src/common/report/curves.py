@@ -55,6 +55,8 @@ def learning_curves(frame: pd.DataFrame) -> Figure:
         shown = "train" if metric.endswith("_loss") else " and ".join(dict.fromkeys(part["split"]))
         axis.set(title=TITLES[metric], xlabel="epoch", ylabel=f"{TITLES[metric]} ({shown})")
         axis.set_xticks(sorted(set(part["epoch"])))
+    for axis in axes[len(metrics) :]:
+        axis.remove()
     _legend(figure, axes[0])
     figure.suptitle(count_seeds(frame, BANDS), fontsize=12)
     return figure

@@ -8,6 +8,7 @@ lab.table("02_table2", compare.comparison(results, compare.baselines(lab)), "swi
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -33,6 +34,14 @@ class Lab(session.Study):
         ids = frame["run_id"].dropna().unique() if "run_id" in frame else []
         runs = [part for run_id in ids for part in run_id.split("+")]
         return plots.save(self, name, drawing(frame), frame, caption, runs)
+
+    def found(self, ledger: pd.DataFrame) -> Markdown:
+        """The verdicts of a ledger in sentences."""
+        return tables.found(ledger)
+
+    def code(self, function: Callable) -> Markdown:
+        """The source of a function, as it runs."""
+        return Markdown(f"```python\n{inspect.getsource(function)}```")
 
     def diagram(self, spec: RunSpec) -> Markdown:
         """How a model is built, as a diagram that JupyterLab and GitHub draw from its text."""

@@ -253,6 +253,56 @@ def random_heads(frame: pd.DataFrame) -> Figure:
 
 
 @styled
+def forest(frame: pd.DataFrame) -> Figure:
+    """What each method adds in every report, one panel a metric: a difference of two rows with its interval of 95 %.
+
+    A hollow mark has one seed, and an interval of the dev examples alone.
+    """
+    metrics = [metric for metric in METRICS if metric in set(frame["metric"])]
+    pairs = frame.drop_duplicates(["method", "a", "b"])
+    places, heads, place = {}, {}, 0
+    for method, part in pairs.groupby("method", sort=False):
+        heads[place] = method
+        places |= {pair: place + number + 1 for number, pair in enumerate(zip(part["a"], part["b"], strict=True))}
+        place += len(part) + 2
+    figure, axes = panels(1, len(metrics), 3.6, 1.5 + 0.3 * place, sharey=True)
+    colours = dict(zip(sorted(set(frame["report"])), PALETTE, strict=False))
+    for axis, metric in zip(axes, metrics, strict=True):
+        axis.axvline(0, color="black", linewidth=1)
+        for line in frame[frame["metric"] == metric].itertuples():
+            height, colour = places[line.a, line.b], colours[line.report]
+            axis.plot([line.low, line.high], [height, height], color=colour, linewidth=2)
+            axis.plot(line.estimate, height, "o", color=colour, fillstyle="full" if line.seeds > 1 else "none")
+        axis.set(xlabel=f"{METRICS[metric]},\nwith minus without", ylim=(place - 1.2, -0.8))
+        axis.grid(visible=False, axis="y")
+    names = [f"{line.label} ({line.also})" if line.also else line.label for line in pairs.itertuples()]
+    names = [textwrap.shorten(name, 2 * LABEL_CHARACTERS, placeholder="...") for name in names]
+    axes[0].set_yticks([*heads, *places.values()], [*heads.values(), *names], fontsize=10)
+    for text in axes[0].get_yticklabels()[: len(heads)]:
+        text.set_fontweight("bold")
+    marks = [Line2D([], [], color=colour, marker="o", linewidth=2, label=name) for name, colour in colours.items()]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
+    return figure
+
+
+@styled
+def costs(frame: pd.DataFrame) -> Figure:
+    """Overall score against seconds of training, a mark a run; a line joins the rows that nothing cheaper beats."""
+    figure, axes = panels(1, 1, 10.5, 5.6)
+    for number, (report, part) in enumerate(frame.groupby("report")):
+        axes[0].plot(part["seconds"], part["overall"], "o", color=PALETTE[number], alpha=0.7, label=report)
+    best = frame[frame["on the front"]].groupby("label", sort=False)[["seconds", "overall"]].mean()
+    best = best.sort_values("seconds")
+    axes[0].step(best["seconds"], best["overall"], where="post", color="black", linewidth=1.2, label="the best so far")
+    for number, (label, line) in enumerate(best.iterrows()):
+        at = {"xytext": (6, -14 if number % 2 else 6), "textcoords": "offset points", "fontsize": 9}
+        axes[0].annotate(textwrap.shorten(label, LABEL_CHARACTERS, placeholder="..."), tuple(line), **at)
+    axes[0].set(xscale="log", xlabel="seconds of training, with dev after each epoch", ylabel=METRICS["overall"])
+    legend_below(figure, axes[0])
+    return figure
+
+
+@styled
 def gaps(frame: pd.DataFrame) -> Figure:
     """Train and dev after the last epoch, joined by a line as long as the gap, one panel a metric.
 
@@ -419,8 +469,8 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if axis.get_legend() is not None:
         axis.get_legend().remove()
-    # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of seven.
-    fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 7))
+    # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of ten.
+    fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 10))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, len(labels), fitting)))
 
 

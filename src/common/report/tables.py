@@ -17,13 +17,15 @@ from IPython.display import Markdown
 from common.errors import StudyError
 from common.files import atomic_write
 from common.results.compare import AT_CONSTANT
+from common.results.intervals import CONTRADICTED, INCONCLUSIVE, REPRODUCED
 from common.runs.session import Study
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
+VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE)
 MISSING = "\N{EN DASH}"
 MARK = "\N{DAGGER}"
 MARKED = f"{MARK} no better than the best constant answer."
-SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap")
+SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap", "estimate", "low", "high")
 SCIENTIFIC = ("largest difference",)
 PERCENT = ("share", "share of training", "share truncated")
 LATEX_SPECIAL = str.maketrans(
@@ -62,6 +64,16 @@ class Shown:
 def reading(template: str, **values: object) -> Markdown:
     """A sentence about results whose numbers come from records and are escaped: `reading("r is {r}.", r=0.84)`."""
     return Markdown(template.format(**{name: escape_markdown(cell(value)) for name, value in values.items()}))
+
+
+def found(frame: pd.DataFrame) -> Markdown:
+    """What was found, in sentences: which claims were reproduced, which contradicted, and what is open."""
+    parts = []
+    for verdict in sorted(set(frame["verdict"]), key=[*VERDICTS, *frame["verdict"]].index):
+        part = frame[frame["verdict"] == verdict]
+        said = [f"- {line.claim}: {escape_markdown(line.statement)}" for line in part.itertuples()]
+        parts.append("\n".join([f"**{verdict.capitalize()}**, {len(part)} of {len(frame)}:", "", *said]))
+    return Markdown("\n\n".join(parts))
 
 
 def contamination_note(lab: Study) -> str:

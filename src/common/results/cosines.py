@@ -62,17 +62,19 @@ def negative_shares(store: RunStore, results: Results) -> pd.DataFrame:
     """
     lines = []
     for result in results.values():
-        parts = [_negative(store, record) for record in result.runs]
+        runs = [negative_cosines(store, record) for record in result.runs]
+        parts = [{task: float(is_negative.mean()) for task, is_negative in run.items()} for run in runs]
         means = pd.DataFrame(parts, columns=["para", "sts"], dtype=float).mean()
         lines.append({"model": result.row.label} | means.rename(TASK_NAMES).to_dict() | {"runs": len(parts)})
     frame = pd.DataFrame(lines, columns=["model", "Quora", "STS", "runs"])
     return frame.dropna(how="all", subset=["Quora", "STS"], ignore_index=True)
 
 
-def _negative(store: RunStore, record: Record) -> dict[str, float]:
+def negative_cosines(store: RunStore, record: Record) -> dict[str, np.ndarray]:
+    """Task -> (N,) which dev pairs have a cosine of 0 or less, of tasks that a run compares by cosine."""
     tasks = [task for task in record.spec.tasks if task.pair_method == "cosine"]
     scores = store.predictions(record.run_id)
-    return {task.name: float((scores[task.name] <= _at_zero(task)).mean()) for task in tasks}
+    return {task.name: scores[task.name] <= _at_zero(task) for task in tasks}
 
 
 def _at_zero(task: TaskSpec) -> float:

@@ -16,7 +16,8 @@ from common import paths
 from common.data.encoding import Layout, input_limit, load_tokenizer
 from common.data.sources import FILES
 from common.data.split import Split
-from common.declare.spec import PROFILES, RunSpec, TaskSpec
+from common.declare.profile import PROFILES
+from common.declare.spec import RunSpec, TaskSpec
 from common.declare.strict import meant
 from common.errors import StudyError
 from common.files import atomic_write

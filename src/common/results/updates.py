@@ -10,6 +10,7 @@ import pandas as pd
 
 from common.declare.tasks import TASK_NAMES
 from common.results.long import history, runs_of, traces
+from common.runs.record import Record
 from common.runs.session import Results
 from common.runs.store import RunStore
 
@@ -80,6 +81,7 @@ def loss_weight_table(store: RunStore, results: Results) -> pd.DataFrame:
     losses of an update's tasks, with the parts of the weighting that have no loss in them.
     """
     factors, curves = traces(store, results, ("factor",)), history(results)
+    lowest = {r.run_id: lowest_total(store, r) for _, r, _ in runs_of(results) if r.run_id in set(factors["run_id"])}
     if factors.empty:
         return pd.DataFrame(columns=["model", "task"])
     ends = factors.sort_values("update").groupby(["label", "run_id", "of"], sort=False)["value"].agg(["first", "last"])
@@ -89,21 +91,16 @@ def loss_weight_table(store: RunStore, results: Results) -> pd.DataFrame:
         last.get((run, f"{task}_loss"), np.nan) for run, task in zip(table["run_id"], table["of"], strict=True)
     ]
     table["factor x loss"] = table["last"] * table["training loss"]
-    table["lowest total"] = table["run_id"].map(lowest_totals(store, results))
+    table["lowest total"] = table["run_id"].map(lowest)
     means = table.groupby(["label", "task"], sort=False)
     columns = ["first", "last", "training loss", "factor x loss"]
     found = means[columns].mean().assign(**{"lowest total": means["lowest total"].min()}).reset_index()
     return found.rename(columns={"label": "model", "first": "factor at start", "last": "factor at end"})
 
 
-def lowest_totals(store: RunStore, results: Results) -> dict[str, float]:
-    """Run id -> the lowest total loss of an update, of runs that learn their weights."""
-    frame, found = traces(store, results, ("factor", "loss")), {}
-    kinds = {record.run_id: record["spec"]["weighting"]["kind"] for _, record, _ in runs_of(results)}
-    learned = frame[frame["run_id"].isin(frame.loc[frame["quantity"] == "factor", "run_id"])]
-    for run_id, part in learned.groupby("run_id"):
-        wide = part.pivot(index="update", columns=["quantity", "of"], values="value")
-        factors = wide["factor"].to_numpy()
-        free = UNWEIGHTED_PARTS[kinds[run_id]](factors / factors[0])
-        found[run_id] = float(np.nansum((wide["factor"] * wide["loss"]).to_numpy() + free, axis=1).min())
-    return found
+def lowest_total(store: RunStore, record: Record) -> float:
+    """The lowest total loss of an update of a run that learns its weights; KeyError where it does not."""
+    probes, kind = store.probes(record.run_id), record["spec"]["weighting"]["kind"]
+    factors = probes["trace_factor"].astype(float)  # (U, K)
+    totals = factors * probes["trace_loss"] + UNWEIGHTED_PARTS[kind](factors / factors[0])
+    return float(np.nansum(totals, axis=1).min())

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row
-from common.declare.spec import REPORT_TRAIN, RunSpec
+from common.declare.spec import RunSpec
 from common.runs.session import Study
 from common.training import loop
 

@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.data import sources
 from common.data.split import Split
+from common.declare.profile import REPORT_TRAIN, Profile, profile_named
 from common.declare.rows import Row, is_row, lookup, row
-from common.declare.spec import REPORT_TRAIN, Profile, RunSpec, profile_named, to_dict
+from common.declare.spec import RunSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places

@@ -28,7 +28,7 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from common.declare.spec import canonical_json
+from common.declare.strict import canonical_json
 from common.errors import StudyError
 from common.files import atomic_write, sync_folder
 from common.paths import Places

@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 
 from common.data import sources
+from common.declare.profile import profile_named
 from common.declare.rows import examples
-from common.declare.spec import RunSpec, profile_named, to_dict
+from common.declare.spec import RunSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.files import atomic_write
 from common.model.weights import resolve_encoder

@@ -34,7 +34,8 @@ from common.data.encoding import (
 from common.data.sources import fingerprint
 from common.data.split import Split
 from common.declare.rows import Example
-from common.declare.spec import RunSpec, to_dict
+from common.declare.spec import RunSpec
+from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.machine import processor
 from common.methods.sampling import SCHEDULES, Epoch

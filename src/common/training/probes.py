@@ -25,6 +25,7 @@ NEAR_TOKENS = 2
 VECTOR_ENDS = 50
 # Pair task -> the label up to which a pair belongs to the low end, and from which to the high end.
 LABEL_ENDS = {"para": (0, 1), "sts": (1, 4)}
+EVEN = ("even_cross", "even_match")
 MASSES = ("cross_mass", "match_mass", "near_mass", "special_mass")
 
 
@@ -64,10 +65,11 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     """Shares of the attention that sentence tokens give, each (L, A), averaged over the pairs of a split.
 
     cross_mass: to tokens of the other sentence. match_mass: to equal tokens of the other sentence. near_mass: to own
-    tokens at distance 1 or 2. special_mass: to [CLS] and both [SEP]. A pair counts once, whatever its length.
+    tokens at distance 1 or 2. special_mass: to [CLS] and both [SEP]. even_cross, even_match: one number each, what the
+    first two would be if attention were spread evenly. A pair counts once, whatever its length.
     """
     model.eval()
-    totals: dict[str, np.ndarray | float] = dict.fromkeys(MASSES, 0.0)
+    totals: dict[str, np.ndarray | float] = dict.fromkeys((*MASSES, *EVEN), 0.0)
     for rows in sorted_batches(encoded.lengths, ATTENTION_TOKENS):
         ids, mask, types = encoded.batch(rows, model.device).inputs[0]
         output = model.encode("sts", (ids, mask, types), output_attentions=True)
@@ -77,7 +79,11 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
         for name, target in targets.items():
             received = torch.einsum("lbaij,bij,bi->la", attention, target.float(), givers)
             totals[name] = totals[name] + received.double().cpu().numpy()
-    return {name: total / len(encoded) for name, total in totals.items()}
+        real = mask.sum(1)[:, None, None]
+        for name in EVEN:  # what would fall there if every token got the same
+            spread = targets[f"{name.removeprefix('even_')}_mass"] / real
+            totals[name] = totals[name] + torch.einsum("bij,bi->", spread, givers).double().cpu().numpy()
+    return {name: np.atleast_1d(total / len(encoded)) for name, total in totals.items()}
 
 
 def geometry(task: str, vectors: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:

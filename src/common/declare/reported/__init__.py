@@ -134,7 +134,7 @@ def stated() -> list[dict]:
 def panels() -> tuple[Panel, ...]:
     """The result figures that can be drawn again, report by report; diagrams and screenshots are not among them."""
     known = {line["report"] for _, line in _lines("printed.csv", PRINTED_COLUMNS)}
-    found: dict[str, Panel] = {}
+    found: dict[tuple[str, ...], Panel] = {}
     for where, line in _lines("figures.csv", FIGURE_COLUMNS):
         if empty := [name for name in FIGURE_COLUMNS if name != "panel" and not line[name]]:
             raise _bad(where, f"no text in {', '.join(empty)}")
@@ -142,9 +142,12 @@ def panels() -> tuple[Panel, ...]:
             raise _bad(where, f"report {line['report']!r}, known: {', '.join(sorted(known))}")
         if line["from_runs"] not in ("yes", "no"):
             raise _bad(where, f"from_runs {line['from_runs']!r}, known: yes, no")
-        if line["drawn"] in found or not DRAWN.fullmatch(line["drawn"]):
-            raise _bad(where, f"drawn {line['drawn']!r} stands twice or is no figure name like 02_attention")
-        found[line["drawn"]] = Panel(**{**line, "from_runs": line["from_runs"] == "yes"})
+        if not DRAWN.fullmatch(line["drawn"]):
+            raise _bad(where, f"drawn {line['drawn']!r} is no figure name like 02_attention")
+        key = tuple(line[name] for name in ("report", "figure", "panel"))
+        if key in found:
+            raise _bad(where, f"{' '.join(key).strip()} stands twice")
+        found[key] = Panel(**{**line, "from_runs": line["from_runs"] == "yes"})
     return tuple(found.values())
 
 

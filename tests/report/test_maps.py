@@ -1,7 +1,8 @@
-"""Figures of embeddings draw every sentence and pair where the frame has it, on equal axes, and survive holes."""
+"""Figures: byte for byte the same, with their data, runs and caption, one colour a method, and no crash on a hole."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +12,43 @@ from matplotlib.colors import to_rgba
 from panel_checks import check_panel
 
 from common.declare.rows import row
-from common.report import embeddings as drawings
-from common.report import plots
-from common.results import embeddings
-from common.runs.session import RowResult
+from common.report import maps, plots
+from common.results import geometry
+from common.results.long import Baselines
+from common.runs.session import Results, RowResult
+
+NOTHING = Baselines({}, Results())
+
+
+def test_axes_are_labelled_and_layers_named_in_both_conventions(
+    lab: SimpleNamespace, results: dict, drawings: Callable
+) -> None:
+    for draw, frame in drawings(results).values():
+        axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
+        assert all(axis.get_xlabel() for axis in axes)
+    title = maps.attention(drawings(results)["attention"][1]).axes[0].get_title()
+    assert title == "layer 6 of 6 (index 5 from 0), head 1\nreport: Figure 3, layer 11 of 12"
+
+
+def test_a_panel_without_a_layer_of_its_own_says_so() -> None:
+    hole = pd.DataFrame(
+        [{"run_id": "r-s0", "layers": 2, "missing": "an encoder of 2 layers has none of its own here."}]
+    )
+    assert "has none of its own here" in maps.attention(hole).axes[0].texts[0].get_text()
+
+
+def toy_frame() -> pd.DataFrame:
+    grid = [[w, "grid", x, y, x] for w in (0, 1) for x in (0.0, 0.4, 0.9) for y in (0.0, 1.0)]
+    points = [[w, "point", x, 0.5, x] for w in (0, 1) for x in (0.0, 1.0)]
+    return pd.DataFrame(grid + points, columns=["weight", "kind", "x", "y", "value"])
+
+
+def test_toy_draws_the_level_one_half_where_the_probability_crosses_it() -> None:
+    axis = maps.toy(toy_frame()).axes[0]
+    levels = [c for c in axis.collections if list(getattr(c, "levels", [])) == [0.5]]
+    (path,) = [path for path in levels[0].get_paths() if len(path.vertices)]
+    assert path.vertices[:, 0] == pytest.approx(0.4 + 0.5 * 0.1 / 0.5)
+
 
 BEST = "slapbert_smart_annealed_slapbert"
 
@@ -43,24 +77,24 @@ def result() -> RowResult:
 
 @pytest.fixture(scope="module")
 def questions(store: SimpleNamespace, result: RowResult) -> pd.DataFrame:
-    return embeddings.pair_map(store, result, "para")
+    return geometry.pair_map(store, result, "para")
 
 
 def test_every_sentence_has_the_colour_of_its_label(store: SimpleNamespace, result: RowResult) -> None:
-    frame = embeddings.sentence_map(store, result, result)
-    plane, space, bars = drawings.sentence_map(frame).axes
+    frame = geometry.sentence_map(store, result, result)
+    plane, space, bars = maps.sentence_map(frame).axes
     for axis in (plane, space):
         sizes = {tuple(dots.get_facecolor()[0][:3]): len(dots.get_offsets()) for dots in axis.collections}
-        assert sizes == {to_rgba(colour)[:3]: 8 for colour in drawings.CLASS_COLOURS}
+        assert sizes == {to_rgba(colour)[:3]: 8 for colour in maps.CLASS_COLOURS}
     drawn = {round(place, 6) for dots in plane.collections for place in dots.get_offsets().data[:, 0].tolist()}
     assert drawn == {round(float(place), 6) for place in frame["plane_x"]}
     heights = [bar.get_height() for bar in bars.patches if bar.get_width() > 0][:5]
     assert heights == pytest.approx(frame.groupby("class")["silhouette_full"].mean().tolist())
-    assert len(set(drawings.CLASS_MARKERS)) == 3 and len(set(drawings.CLASS_COLOURS)) == 5
+    assert len(set(maps.CLASS_MARKERS)) == 3 and len(set(maps.CLASS_COLOURS)) == 5
 
 
 def test_lines_join_the_sentences_of_the_pairs_shown_and_paired_figures_have_one_scale(questions) -> None:
-    figures = {end: drawings.pair_map(embeddings.shown(questions, end)) for end in embeddings.ENDS["para"]}
+    figures = {end: maps.pair_map(geometry.shown(questions, end)) for end in geometry.ENDS["para"]}
     first, other = (figure.axes for figure in figures.values())
     for one, two in zip(first, other, strict=True):
         assert one.get_xlim() == two.get_xlim() and one.get_ylim() == two.get_ylim()
@@ -73,7 +107,7 @@ def test_lines_join_the_sentences_of_the_pairs_shown_and_paired_figures_have_one
 
 
 def test_distance_curves_name_their_pairs_and_reach_one(store: SimpleNamespace, result: RowResult) -> None:
-    figure = drawings.distances(embeddings.distances(store, {BEST: result}))
+    figure = maps.distances(geometry.distances(store, {BEST: result}))
     legends = [[text.get_text() for text in axis.get_legend().get_texts()] for axis in figure.axes]
     assert legends[0] == ["paraphrases, n = 30", "non-paraphrases, n = 30"]
     assert [text.split(",")[0] for text in legends[1]] == ["similar", "dissimilar", "between"]
@@ -81,15 +115,15 @@ def test_distance_curves_name_their_pairs_and_reach_one(store: SimpleNamespace, 
 
 
 def test_saved_figures_are_panels_with_the_same_bytes(lab: SimpleNamespace, store, result, questions) -> None:
-    sentences, sts = embeddings.sentence_map(store, result, result), embeddings.pair_map(store, result, "sts")
-    frames = {"05_tsne_sentiment": (drawings.sentence_map, sentences)}
-    frames |= {"05_tsne_paraphrases": (drawings.pair_map, questions), "05_tsne_similar": (drawings.pair_map, sts)}
-    frames |= {"05_tsne_dissimilar": (drawings.pair_map, embeddings.shown(sts, "dissimilar"))}
+    sentences, sts = geometry.sentence_map(store, result, result), geometry.pair_map(store, result, "sts")
+    frames = {"05_tsne_sentiment": (maps.sentence_map, sentences)}
+    frames |= {"05_tsne_paraphrases": (maps.pair_map, questions), "05_tsne_similar": (maps.pair_map, sts)}
+    frames |= {"05_tsne_dissimilar": (maps.pair_map, geometry.shown(sts, "dissimilar"))}
     for name, (draw, frame) in frames.items():
         images = [plots.save(lab, name, draw(frame), frame, "Caption.", ["0123456789ab-s0"]).data for _ in range(2)]
         assert images[0] == images[1] and check_panel(lab.places.figures, name) == []
 
 
 def test_no_vectors_give_a_marked_hole() -> None:
-    for draw in (drawings.sentence_map, drawings.pair_map, drawings.distances):
+    for draw in (maps.sentence_map, maps.pair_map, maps.distances):
         assert "Nothing to draw" in draw(pd.DataFrame()).axes[0].texts[0].get_text()

@@ -1,0 +1,56 @@
+"""Tables about runs: means and differences against hand calculation, and holes that say what they are."""
+
+from __future__ import annotations
+
+from common.declare.rows import row, rows
+from common.results import declared
+
+PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
+
+
+def test_changes_name_every_field_of_a_row_and_nothing_for_the_base() -> None:
+    frame = declared.changes_frame([row(APART), row(PAIR)])
+    assert frame[frame["model"] == row(PAIR).label][["field", "before", "after"]].values.tolist() == [
+        ["tasks.para.pair_method", "separate", "pair"],
+        ["tasks.sts.pair_method", "separate", "pair"],
+    ]
+    assert frame.iloc[0]["field"] == "the base of this table"
+
+
+
+MODELS = {row.id: row for row in rows("bertpp", "table2")}
+
+
+# BERT++, Table 1, read off the page.
+TABLE_1 = {
+    "Baseline": "",
+    "Model A": "AdjLayers",
+    "Model B": "AdjLayers AddPretrain",
+    "Model C": "AdjLayers MulFinetune",
+    "Model D": "AdjLayers MulFinetune GradSurg",
+    "Model E": "AdjLayers MulFinetune GradSurg CosSim",
+    "Model F": "AdjLayers MulFinetune GradSurg HyperTune",
+    "Model G": "AdjLayers AddPretrain MulFinetune GradSurg HyperTune",
+    "Model H": "AdjLayers AddPretrain MulFinetune GradSurg HyperTune CycTrain",
+}
+
+
+def test_ticks_derived_from_the_specs_are_those_of_the_report() -> None:
+    frame = declared.tick_frame(MODELS.values()).set_index("model")
+    found = {model: " ".join(name for name in declared.TICKS if line[name]) for model, line in frame.iterrows()}
+    assert found == TABLE_1
+
+
+def test_tick_table_shows_what_changes_without_a_tick() -> None:
+    frame = declared.tick_frame(MODELS.values()).set_index("model")
+    assert frame["batch"].tolist() == [8, 8, 16, 8, 16, 16, 16, 16, 16]
+    assert frame.loc["Model G", "dropout"] == "SST 0.3, Quora 0.8, STS 0.3"
+    assert frame["trained on"].tolist() == ["SST", *["SST, Quora, STS"] * 8]
+
+
+def test_batches_under_cycling_are_the_printed_ones_at_batch_eight() -> None:
+    """141,498 pairs and 6,040 in batches of 8: 17,688 and 755, 22.43 times as many more."""
+    frame = declared.batch_frame()
+    assert frame["printed"].tolist() == frame["at batch 8"].tolist() == [755, 17688, 2243]
+    assert frame["at batch 16"].tolist() == [378, 8844, 2240]
+

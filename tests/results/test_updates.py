@@ -1,0 +1,150 @@
+"""Traces become figures and tables without losing what they say; totals agree with the weighting itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from common.declare.rows import row
+from common.declare.spec import TaskSpec
+from common.methods.losses import LossWeights
+from common.results import updates
+from common.runs.session import RowResult
+
+TASKS = ["sst", "para", "sts"]
+
+
+def traced(kind: str, arrays: dict[str, np.ndarray], pairs: tuple[str, ...] = ()) -> tuple[SimpleNamespace, dict]:
+    """A store with one run's traces, and the result it belongs to."""
+    spec = {"seed": 0, "weighting": {"kind": kind}}
+    record = {"run_id": "r-s0", "spec": spec, "trace": {"tasks": TASKS, "pairs": list(pairs)}}
+    last = {task: float(place) for place, task in enumerate(TASKS, 1)}
+    record["history"] = [{"epoch": 1, "train_loss": last, "dev": {}, "train": {}}]
+    spec |= {"tasks": [{"name": t, "trained": True} for t in TASKS], "encoder": {"frozen": False}}
+    name = "swissbert_pair_homoscedastic"
+    return SimpleNamespace(probes=lambda run_id: arrays), {name: RowResult(row(name), (record,))}
+
+
+@pytest.mark.parametrize("kind", ["linear", "uncertainty", "automatic", "dynamic"])
+@pytest.mark.parametrize("half", [False, True])
+def test_lowest_total_is_what_the_weighting_itself_would_minimise(kind: str, half: bool) -> None:
+    losses = np.random.default_rng(0).uniform(0.01, 2, (5, 3))
+    tasks = [TaskSpec("sst"), TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "pair", loss="mse")]
+    weights = LossWeights(kind, tasks, regression_half=half and kind == "uncertainty")
+    factors, totals = [], []
+    for update in losses:
+        factors.append(list(weights.factors().values()))
+        with torch.no_grad():
+            terms = [weights(t, torch.tensor(loss)) for t, loss in zip(TASKS, update, strict=True)]
+            totals.append(float(sum(terms)))
+            for number, step in zip(weights.learned.values(), (-0.7, 0.3, 0.4), strict=True):
+                number += step / 4
+    arrays = {"trace_factor": np.array(factors, np.float32), "trace_loss": losses.astype(np.float32)}
+    table = updates.loss_weight_table(*traced(kind, arrays))
+    assert table["lowest total"].tolist() == [pytest.approx(min(totals), abs=1e-5)] * 3
+    assert table["task"].tolist() == ["SST", "Quora", "STS"]
+    assert table["factor at start"].tolist() == pytest.approx(factors[0])
+    assert table["factor at end"].tolist() == pytest.approx(factors[-1])
+    assert table["training loss"].tolist() == [1.0, 2.0, 3.0]
+    assert table["factor x loss"].tolist() == pytest.approx(np.multiply(factors[-1], [1, 2, 3]).tolist())
+
+
+def test_uncertainty_that_goes_below_0_is_seen_and_absent_tasks_count_nothing() -> None:
+    factors = np.array([[1, 1, 1], [20, 20, 20]], np.float32)
+    losses = np.array([[1, 1, 1], [0.001, 0.001, np.nan]], np.float32)
+    table = updates.loss_weight_table(*traced("uncertainty", {"trace_factor": factors, "trace_loss": losses}))
+    assert table["lowest total"].iloc[0] == pytest.approx(2 * (0.02 - np.log(20) / 2), rel=1e-5)
+
+
+def test_long_traces_are_thinned_but_keep_their_ends() -> None:
+    factors = np.linspace(1, 2, 3 * 1000, dtype=np.float32).reshape(1000, 3)
+    frame = updates.loss_weights(*traced("linear", {"trace_factor": factors}))
+    first = frame[frame["of"] == "sst"]
+    assert len(first) == updates.TRACE_POINTS and first["update"].tolist()[:: len(first) - 1] == [1, 1000]
+    for line in first.itertuples():
+        assert line.value == factors[line.update - 1, 0]
+
+
+def test_conflicts_are_counted_by_pair_and_by_update() -> None:
+    cosines = np.array([[0.5, -0.2], [-0.4, 0.1], [0.3, np.nan], [np.nan, np.nan]], np.float32)
+    store, results = traced("fixed", {"trace_cosine": cosines}, ("sst-para", "sst-sts"))
+    table = updates.conflict_table(store, results).set_index("pair")
+    assert table["updates"].tolist() == [3, 3, 3], "an update without two tasks compares nothing"
+    assert table.loc["SST and Quora", "share negative"] == pytest.approx(1 / 3)
+    assert table.loc["SST and STS", "share negative"] == pytest.approx(1 / 2)
+    assert table.loc["any pair", "share negative"] == pytest.approx(2 / 3)
+    assert table.loc["SST and Quora", "mean removed"] == pytest.approx(0.4 / 3)
+    assert table.loc["any pair", "mean cosine"] == pytest.approx((0.5 - 0.2 - 0.4 + 0.1 + 0.3) / 5)
+
+
+def test_runs_without_a_trace_leave_empty_tables() -> None:
+    store, results = traced("fixed", {})
+    assert updates.loss_weights(store, results).empty and updates.loss_weight_table(store, results).empty
+    assert updates.conflict_table(store, results).empty
+
+
+
+BASELINE, SMART, PCGRAD = "siar_baseline_sst", "siar_smart_sst_lam10", "siar_mtl_pcgrad"
+
+
+def record(run_id: str, seed: int = 0, **fields: object) -> dict:
+    values = {"sst_acc": 0.5, "para_acc": 0.6, "sts_corr": 0.3, "overall": 0.4}
+    return {
+        "run_id": run_id,
+        "spec": {"seed": seed, "tasks": [{"name": name} for name in ("sst", "para", "sts")]},
+        "metrics": {"dev": values, "train": {name: number + 0.1 for name, number in values.items()}},
+        "history": [{"epoch": 1, "wall_s": 2.0, "dev": values}, {"epoch": 2, "wall_s": 4.0, "dev": values}],
+        "counts": {"updates": 12, "examples": {"sst": 100, "para": 20}},
+        "untrained_heads": {},
+        "trace": {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]},
+    } | fields
+
+
+def result(row_id: str, *records: dict) -> RowResult:
+    return RowResult(row(row_id), records)
+
+
+@pytest.fixture
+def traces() -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    cosines = rng.uniform(-1, 1, (40, 3)).astype(np.float32)
+    cosines[3, 1] = np.nan  # a gradient of length zero
+    return {"a-s0": cosines, "a-s1": rng.uniform(-1, 1, (40, 3)).astype(np.float32)}
+
+
+def test_conflicts_keep_every_cosine_with_its_share_below_zero_and_a_running_mean(traces: dict) -> None:
+    store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
+    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, record("a-s0"), record("a-s1", 1))})
+    part = frame[(frame["run_id"] == "a-s0") & (frame["of"] == "sst-para")]
+    expected = np.delete(traces["a-s0"][:, 1], 3)
+    assert part["value"].to_numpy() == pytest.approx(expected) and 4 not in part["update"].tolist()
+    both = np.concatenate([expected, traces["a-s1"][:, 1]])
+    assert part["negative"].iloc[0] == pytest.approx(np.mean(both < 0))
+    assert part["mean"].iloc[0] == pytest.approx(both.mean(), abs=1e-6)
+    # Four updates a window, centred: two before, the update itself, one after.
+    assert part["running"].iloc[20] == pytest.approx(expected[18:22].mean(), abs=1e-6)
+
+
+def test_runs_without_traces_give_an_empty_frame_with_its_columns() -> None:
+    store = SimpleNamespace(probes=lambda run_id: {})
+    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, record("a-s0"))})
+    assert frame.empty and {"of", "value", "running", "negative", "mean"} <= set(frame.columns)
+
+
+def test_gradients_of_one_task_are_told_from_those_of_two() -> None:
+    cosines = np.array([[0.2, 0.5], [-0.2, -0.5], [-0.2, 0.5], [np.nan, 0.5]])
+    store, results = traced("fixed", {"trace_cosine": cosines}, ("sst-sts", "sst-sst"))
+    table = updates.conflict_table(store, results).set_index("pair")
+    assert table.loc["SST and STS", ["mean cosine", "share negative"]].tolist() == pytest.approx([-0.2 / 3, 2 / 3])
+    assert table.loc["SST and SST", ["mean cosine", "share negative"]].tolist() == pytest.approx([0.25, 0.25])
+
+
+def test_a_table_of_several_seeds_has_their_mean() -> None:
+    traces = {"a-s0": np.array([[0.5], [-0.5]]), "a-s1": np.array([[0.4], [0.2]])}
+    store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
+    runs = [record(name, seed) | {"trace": {"tasks": TASKS, "pairs": ["sst-sts"]}} for seed, name in enumerate(traces)]
+    line = updates.conflict_table(store, {PCGRAD: result(PCGRAD, *runs)}).iloc[0]
+    assert line["mean cosine"] == pytest.approx(0.15) and line["share negative"] == 0.25 and line["updates"] == 2
