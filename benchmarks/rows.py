@@ -86,7 +86,8 @@ def measure(task: dict) -> dict:
         name: {part: smaller(split, task["sizes"].get(f"{part}.{name}")) for part, split in splits.items()}
         for name, splits in load(task["data"]).items()
     }
-    spec = loop.RunSpec.from_dict(known(loop.RunSpec, task["spec"]))
+    spec = known(loop.RunSpec, task["spec"]) if task["way"] == "before" else task["spec"]
+    spec = loop.RunSpec.from_dict(spec)
     if task["way"] in ("library", "starter"):
         from plain import install
 
@@ -134,8 +135,9 @@ def task_of(row_id: str, options: argparse.Namespace) -> dict:
     """The row under its profile, with all its sizes cut."""
     from common.data.sources import load
     from common.data.sources import name as source_name
+    from common.declare.profile import PROFILES
     from common.declare.rows import row
-    from common.declare.spec import PROFILES, to_dict
+    from common.declare.strict import to_dict
 
     def less(size: int | None) -> int | None:
         return size and max(1, round(size / options.cut))
@@ -229,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(json.load(sys.stdin))))
         return
     import common
-    from common.declare.spec import PROFILES
+    from common.declare.profile import PROFILES
 
     options.encoder = options.encoder or PROFILES[options.profile].encoder
     here = Path(common.__file__).parents[1]
