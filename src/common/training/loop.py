@@ -52,28 +52,14 @@ from common.training.step import Trainer
 
 # What decides the numbers of a run on given data and weights. Not the data's readers nor the pretraining: data and
 # weights have hashes of their own.
-NUMERIC_SOURCES = (
-    "seeding.py",
-    "declare/spec.py",
-    "data/encoding.py",
-    "model/bert.py",
-    "model/fast.py",
-    "model/heads.py",
-    "model/pals.py",
-    "model/weights.py",
-    "methods/gradients.py",
-    "methods/losses.py",
-    "methods/sampling.py",
-    "methods/smart.py",
-    "training/checkpoint.py",
-    "training/evaluate.py",
-    "training/features.py",
-    "training/history.py",
-    "training/loop.py",
-    "training/optim.py",
-    "training/probes.py",
-    "training/step.py",
-)
+NUMERIC_SOURCES = {
+    "declare": ("spec",),
+    "data": ("encoding",),
+    "model": ("bert", "fast", "heads", "pals", "weights"),
+    "methods": ("gradients", "losses", "sampling", "smart"),
+    "training": ("checkpoint", "evaluate", "features", "history", "loop", "optim", "probes", "step"),
+    ".": ("seeding",),
+}
 Progress = Callable[[int, int, str], None]
 # All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
 PRETRAINING_SEED = 0
@@ -228,7 +214,7 @@ def code_hash() -> str:
     """Hash of the source that decides the numbers of a run on given data and weights."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for name in NUMERIC_SOURCES:
+    for name in (f"{room}/{name}.py" for room, names in NUMERIC_SOURCES.items() for name in names):
         digest.update(name.encode() + b"\0" + (root / name).read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
 
