@@ -86,7 +86,8 @@ def measure(task: dict) -> dict:
         name: {part: smaller(split, task["sizes"].get(f"{part}.{name}")) for part, split in splits.items()}
         for name, splits in load(task["data"]).items()
     }
-    spec = loop.RunSpec.from_dict(known(loop.RunSpec, task["spec"]))
+    spec = known(loop.RunSpec, task["spec"]) if task["way"] == "before" else task["spec"]
+    spec = loop.RunSpec.from_dict(spec)
     if task["way"] in ("library", "starter"):
         from plain import install
 
@@ -134,22 +135,23 @@ def task_of(row_id: str, options: argparse.Namespace) -> dict:
     """The row under its profile, with all its sizes cut."""
     from common.data.sources import load
     from common.data.sources import name as source_name
+    from common.declare.profile import PROFILES
     from common.declare.rows import row
-    from common.declare.spec import PROFILES, to_dict
+    from common.declare.strict import to_dict
 
     def less(size: int | None) -> int | None:
         return size and max(1, round(size / options.cut))
 
     profile = PROFILES[options.profile]
     spec = profile.apply(row(row_id).specs[0], data=source_name(options.data), encoder=options.encoder)
-    tasks = (replace(t, examples=less(t.examples), per_epoch=less(t.per_epoch)) for t in spec.tasks)
+    tasks = tuple(replace(t, examples=less(t.examples), per_epoch=less(t.per_epoch)) for t in spec.tasks)
     limits = {name: less(getattr(spec, name)) for name in ("dev_examples", "train_examples")}
     schedule = replace(spec.schedule, updates=less(spec.schedule.updates))
-    sizes = {f"{part}.{n}": len(s) for n, splits in load(options.data).items() for part, s in splits.items()}
-    sizes = {name: min(size, profile.final_examples or size) for name, size in sizes.items() if "dev" in name}
+    dev = {name: len(splits["dev"]) for name, splits in load(options.data).items()}
+    sizes = {f"dev.{name}": less(min(size, profile.final_examples or size)) for name, size in dev.items()}
     return {
-        "spec": to_dict(replace(spec, tasks=tuple(tasks), schedule=schedule, final_examples=None, **limits)),
-        "sizes": {name: less(size) for name, size in sizes.items()},
+        "spec": to_dict(replace(spec, tasks=tasks, schedule=schedule, final_examples=None, **limits)),
+        "sizes": sizes | {f"train.{task.name}": task.examples for task in tasks if task.examples},
         "data": str(options.data),
         "encoder": options.encoder,
     }
@@ -168,35 +170,41 @@ def run(task: dict, way: str, source: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def total(seconds: dict[str, float], parts: Sequence[str] = PARTS) -> float:
-    return sum(seconds.get(part, 0.0) for part in parts)
+def whole(run: dict, cut: int, parts: Sequence[str] = PARTS) -> float:
+    """Processor seconds of the row as it is: the start counts once, everything else as often as it was cut."""
+    return sum(run["seconds"].get(part, 0.0) * (1 if part == "start" else cut) for part in parts)
 
 
-def ratios(runs: dict[str, list[dict]], way: str, parts: Sequence[str]) -> list[float]:
+def ratios(runs: dict[str, list[dict]], way: str, cut: int, parts: Sequence[str]) -> list[float]:
     """How many times the processor time of ours a way takes, round by round."""
-    pairs = zip(runs[way], runs["ours"], strict=True)
-    return [total(theirs["seconds"], parts) / total(ours["seconds"], parts) for theirs, ours in pairs]
+    return [
+        whole(theirs, cut, parts) / whole(ours, cut, parts)
+        for theirs, ours in zip(runs[way], runs["ours"], strict=True)
+    ]
 
 
 def markdown(found: dict) -> str:
     """Two tables: what a run of ours is made of, and how many times as long the others take."""
-    lines = ["| Row | Examples a second | " + " | ".join(PARTS) + " |", "|---|---:|" + "---:|" * len(PARTS)]
-    ways = [way for way in next(iter(found["rows"].values())) if way != "ours"]
-    for name, runs in found["rows"].items():
-        mean = {part: statistics.median(r["seconds"].get(part, 0.0) for r in runs["ours"]) for part in PARTS}
-        rate = statistics.median(r["examples"] / total(r["seconds"], TRAINING) for r in runs["ours"])
-        shares = " | ".join(f"{mean[part] / total(mean):.0%}" for part in PARTS)
-        lines.append(f"| {name} | {rate:.0f} | {shares} |")
-    lines += ["", "| Row | " + " | ".join(f"{way}, training | {way}, all" for way in ways) + " |"]
-    lines.append("|---|" + "---:|" * 2 * len(ways))
-    for name, runs in found["rows"].items():
-        cells = [spread(ratios(runs, way, parts)) for way in ways for parts in (TRAINING, PARTS)]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    medians = [
-        statistics.median(statistics.median(ratios(runs, way, parts)) for runs in found["rows"].values())
-        for way in ways
-        for parts in (TRAINING, PARTS)
+    cut, rows = found["cut"], found["rows"]
+    lines = [
+        "| Row | Examples a second | Seconds | " + " | ".join(PARTS) + " |",
+        "|---|---:|---:|" + "---:|" * len(PARTS),
     ]
+    for name, runs in rows.items():
+        seconds = statistics.median(whole(run, cut) for run in runs["ours"])
+        rate = statistics.median(cut * run["examples"] / whole(run, cut, TRAINING) for run in runs["ours"])
+        shares = (
+            statistics.median(whole(run, cut, [part]) / whole(run, cut) for run in runs["ours"]) for part in PARTS
+        )
+        lines.append(
+            f"| {name} | {rate:.0f} | {seconds:.0f} | " + " | ".join(f"{share:.0%}" for share in shares) + " |"
+        )
+    columns = [(way, parts) for way in found["ways"] if way != "ours" for parts in (TRAINING, PARTS)]
+    heads = [f"{way}, {'training' if parts is TRAINING else 'all'}" for way, parts in columns]
+    lines += ["", "| Row | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(columns)]
+    table = {name: [ratios(runs, way, cut, parts) for way, parts in columns] for name, runs in rows.items()}
+    lines += [f"| {name} | " + " | ".join(map(spread, cells)) + " |" for name, cells in table.items()]
+    medians = (statistics.median(map(statistics.median, cells)) for cells in zip(*table.values(), strict=True))
     return "\n".join([*lines, "| median | " + " | ".join(f"{m:.2f} ×" for m in medians) + " |"]) + "\n"
 
 
@@ -223,12 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(json.load(sys.stdin))))
         return
     import common
-    from common.declare.spec import PROFILES
+    from common.declare.profile import PROFILES
 
     options.encoder = options.encoder or PROFILES[options.profile].encoder
     here = Path(common.__file__).parents[1]
-    sources = {way: here for way in options.ways} | ({"before": options.against} if options.against else {})
-    found = {"rows": {}, "cut": options.cut, "profile": options.profile, "encoder": options.encoder, "cpu": processor()}
+    sources = {way: here for way in options.ways} | ({"before": options.against.resolve()} if options.against else {})
+    facts = {"cut": options.cut, "profile": options.profile, "encoder": options.encoder, "cpu": processor()}
+    found = {"ways": list(sources), **facts, "rows": {}}
     for name in options.rows:
         task, runs = task_of(name, options), {way: [] for way in sources}
         for _ in range(options.rounds):

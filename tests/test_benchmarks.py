@@ -116,3 +116,20 @@ def test_memory_that_others_freed_counts_as_growth():
     step = runpy.run_path(str(ROOT / "benchmarks" / "step.py"))
     grown = step["memory_peak"](lambda: [b"y" * 2**16 for _ in range(800)])
     assert 45 * 2**20 < grown < 60 * 2**20 and last
+
+
+def test_rows_times_every_part_of_a_row_beside_plain_ways(tmp_path, capsys, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    rows = runpy.run_path(str(ROOT / "benchmarks" / "rows.py"))
+    files = ["--json", str(tmp_path / "rows.json"), "--markdown", str(tmp_path / "rows.md")]
+    rows["main"](["--profile", "smoke", "--cut", "4", "--rounds", "1", "--rows", "siar_smart_sst_lam10", *files])
+    found = json.loads((tmp_path / "rows.json").read_text())
+    runs = {way: one for way, (one,) in found["rows"]["siar_smart_sst_lam10"].items()}
+    assert list(runs) == ["ours", "library", "starter"]
+    assert len({one["examples"] for one in runs.values()}) == 1  # everybody trains the same examples
+    trained = ("start", "updates", "optimiser", "scores of epochs", "final scores", "random heads")
+    assert all(one["seconds"][part] > 0 for one in runs.values() for part in trained)
+    text = (tmp_path / "rows.md").read_text()
+    assert text in capsys.readouterr().out and text == rows["markdown"](found) and "library, training" in text
+    shares = [float(cell.strip(" %")) for cell in text.splitlines()[2].split("|")[4:-1]]
+    assert sum(shares) == pytest.approx(100, abs=5)

@@ -17,6 +17,7 @@ from common.training.evaluate import (
     predict,
     sample,
     selection_score,
+    sentence_vectors,
     threshold_curve,
     untrained_heads,
 )
@@ -127,12 +128,14 @@ def test_untrained_heads_are_fresh_draws_on_one_encoder(corpus, encoder_folder):
     model = MultitaskModel(BertModel.from_pretrained(encoder_folder), spec, torch.Generator().manual_seed(0))
     tokenizer = load_tokenizer(encoder_folder, 48)
     dev = {t.name: encode(corpus[t.name]["dev"], tokenizer, Layout.of(t)) for t in spec.tasks}
-    rows = {name: np.arange(len(encoded)) for name, encoded in dev.items()}
-    found = untrained_heads(model, spec, dev, rows)
+    vectors = {name: sentence_vectors(model, name, encoded) for name, encoded in dev.items()}
+    labels = {name: encoded.labels for name, encoded in dev.items()}
+    found = untrained_heads(model, spec, vectors, labels)
     assert set(found) == {"para_acc"}  # SST is trained, a cosine has nothing to draw
     assert len(found["para_acc"]) == UNTRAINED_DRAWS and len(set(found["para_acc"])) > 1
-    assert found == untrained_heads(model, spec, dev, rows)
-    eight = untrained_heads(model, spec, dev, rows | {"para": rows["para"][:8]})["para_acc"]
+    assert found == untrained_heads(model, spec, vectors, labels)
+    few = [{name: values[:8] for name, values in given.items()} for given in (vectors, labels)]
+    eight = untrained_heads(model, spec, *few)["para_acc"]
     assert all(value * 8 % 1 == 0 for value in eight)
     share = corpus["para"]["dev"].labels.mean()
     assert (

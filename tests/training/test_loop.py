@@ -20,6 +20,7 @@ from common.declare.spec import (
 )
 from common.errors import StudyError
 from common.model.bert import BertModel
+from common.model.heads import MultitaskModel
 from common.training import loop
 from common.training.evaluate import is_still_rising, predict, sample, score
 from common.training.loop import run
@@ -291,3 +292,39 @@ def test_a_run_on_a_gpu_agrees_with_the_cpu(materials):
     for task in here.predictions:
         # float32 on both; eight updates let rounding grow
         np.testing.assert_allclose(there.predictions[task], here.predictions[task], atol=1e-2)
+
+
+def test_one_pass_over_dev_serves_scores_random_heads_and_geometry(materials, monkeypatch):
+    """And the train scores are those of the best epoch: nothing is encoded for them again."""
+    spec = RunSpec(
+        (TaskSpec("sst"), TaskSpec("para", "separate", loss="bce", trained=False)),
+        epochs=2,
+        dev_examples=8,
+        batch_size=16,
+    )
+    encoded, ended = [], []
+    pooled, end_epoch = MultitaskModel.pooled, loop._end_epoch
+
+    def counted(model, group, noise=None):
+        encoded.append((group[0][0], len(group[0][1].labels)) if ended.count(1) == 2 else ("before", 0))
+        return pooled(model, group, noise)
+
+    monkeypatch.setattr(MultitaskModel, "pooled", counted)
+    monkeypatch.setattr(loop, "_end_epoch", lambda *given: (end_epoch(*given), ended.append(1)))
+    record = loop.run(spec, replace(materials, examples=()), 1).record
+    after = {name: sum(n for task, n in encoded if task == name) for name in ("sst", "para")}
+    assert after == {name: len(materials.corpus[name]["dev"]) for name in after}
+    assert len(record["untrained_heads"]["para_acc"]) == 20
+    assert record["metrics"]["train"] == record["history"][record["best_epoch"] - 1]["train"]
+
+
+def test_without_instructions_for_bf16_products_are_in_fp32_and_the_record_says_so(materials, monkeypatch):
+    spec = RunSpec((TaskSpec("sst"),), epochs=1, batch_size=16, engine="fast")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    plain, asked = (loop.run(replace(spec, precision=name), materials, 1) for name in ("fp32", "bf16"))
+    assert plain.record["environment"]["precision"] == asked.record["environment"]["precision"] == "fp32"
+    assert plain.predictions["sst"].tobytes() == asked.predictions["sst"].tobytes()
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    told = loop.run(replace(spec, precision="bf16"), materials, 1)
+    assert told.record["environment"]["precision"] == "bf16"
+    assert told.predictions["sst"].tobytes() != asked.predictions["sst"].tobytes()

@@ -14,7 +14,7 @@ from common.declare.spec import EncoderSpec, PalSpec, RunSpec, TaskSpec
 from common.model.bert import BertModel
 from common.model.heads import MultitaskModel
 from common.training import probes
-from common.training.evaluate import predict, score
+from common.training.evaluate import predict, score, sentence_vectors
 from common.training.loop import run
 from common.training.probes import attention_mass, example_predictions, geometry
 
@@ -128,7 +128,7 @@ def test_geometry_of_pairs_equals_plain_loops_in_the_order_of_the_split(material
         dev = replace(dev, labels=labels)
     encoded = encode(dev, tokenizer, Layout(False))
     model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
-    found = geometry(model, task, encoded, np.arange(30))
+    found = geometry(task, sentence_vectors(model, task, encoded, np.arange(30)).numpy(), dev.labels[:30])
     assert set(found) == {f"{task}_{name}" for name in GEOMETRY}
     rows = [_pair_by_hand(model.eval(), task, encoded, row) for row in range(30)]
     np.testing.assert_allclose(found[f"{task}_distances"], [row[1] for row in rows], atol=1e-5)
@@ -147,7 +147,7 @@ def test_geometry_of_single_sentences_is_of_the_given_rows(materials):
     encoded = encode(dev, tokenizer, Layout(False))
     model = MultitaskModel(BertModel.from_pretrained(materials.encoder_folder), APART, torch.Generator().manual_seed(0))
     rows = np.array([0, 3, 4, 9, 11, 20, 39])
-    found = geometry(model, "sst", encoded, rows)
+    found = geometry("sst", sentence_vectors(model, "sst", encoded, rows).numpy(), dev.labels[rows])
     with torch.inference_mode():
         alone = [model.sentence_vectors("sst", encoded.batch(np.array([i])))[0][0].numpy() for i in rows]
     np.testing.assert_allclose(found["sst_vectors"], alone, atol=1e-5)

@@ -47,7 +47,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 MEMORY_VARIABLES = {
     "MALLOC_MMAP_THRESHOLD_": str(2**25),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "512",
 }
 # Ctrl-C and the end of a terminal are for the owner, who then ends the workers.
 OWNERS_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -30,17 +30,30 @@ UNTRAINED_DRAWS = 20
 
 
 @torch.inference_mode()
-def score(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray | None = None) -> np.ndarray:
-    """Head outputs (N, C) float32 in evaluation mode, in the order of the given rows or else the split's own."""
+def sentence_vectors(
+    model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray | None = None
+) -> torch.Tensor:
+    """(N, parts, H): the vectors that heads see in evaluation mode, in the order of the given rows or else the split's.
+
+    They are what costs time: whatever is asked of a split is asked of one pass.
+    """
     model.eval()
     rows = np.arange(len(encoded)) if rows is None else rows
-    outputs: np.ndarray | None = None
-    for places in sorted_batches(encoded.lengths[rows], EVALUATION_TOKENS):
-        batch_output = model(task, encoded.batch(rows[places], model.device)).cpu().numpy()
-        if outputs is None:
-            outputs = np.empty((len(rows), batch_output.shape[1]), dtype=np.float32)
-        outputs[places] = batch_output
-    return outputs
+    places = list(sorted_batches(encoded.lengths[rows], EVALUATION_TOKENS))
+    batches = (encoded.batch(rows[chosen], model.device) for chosen in places)
+    vectors = torch.cat([torch.stack(model.sentence_vectors(task, batch), dim=1) for batch in batches])
+    return vectors[torch.from_numpy(np.argsort(np.concatenate(places))).to(vectors.device)]
+
+
+@torch.inference_mode()
+def outputs(head: torch.nn.Module, vectors: torch.Tensor) -> np.ndarray:
+    """A head's outputs (N, C) float32 in evaluation mode."""
+    return head.eval()(*vectors.unbind(1)).cpu().numpy()
+
+
+def score(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray | None = None) -> np.ndarray:
+    """The outputs (N, C) of the model's own head, in the order of the given rows or else the split's."""
+    return outputs(model.heads[task], sentence_vectors(model, task, encoded, rows))
 
 
 def sample(count: int, limit: int | None, name: str) -> np.ndarray:
@@ -129,33 +142,26 @@ def is_still_rising(spec: RunSpec, history: list[dict], scored: dict[str, int]) 
     return scores[-1] - max(scores[:-1]) > math.sqrt(sum(squares)) / len(squares)
 
 
-@torch.inference_mode()
 def untrained_heads(
-    model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded], rows: dict[str, np.ndarray]
+    model: MultitaskModel, spec: RunSpec, vectors: dict[str, torch.Tensor], labels: dict[str, np.ndarray]
 ) -> dict[str, list[float | None]]:
     """Metric name -> its values over UNTRAINED_DRAWS random heads on the run's encoder, for each untrained head.
 
-    They are scored on the given rows of each task.
+    Args:
+        model, spec: the run's.
+        vectors: task -> (N, parts, H) of the examples that they are scored on.
+        labels: task -> (N,).
 
     One random head says nothing about an encoder: BERT++ and the SMART report compare single draws. A head without
     parameters has one value, which is among the run's metrics.
     """
-    found: dict[str, list[float | None]] = {}
-    model.eval()
-    for task in (t for t in spec.tasks if not t.trained and list(model.heads[t.name].parameters())):
-        draws = [build_heads(spec, model.encoder.config.hidden_size, _draw(spec, i)) for i in range(UNTRAINED_DRAWS)]
-        heads = [heads[task.name].to(model.device).eval() for heads in draws]
-        order, outputs = [], []
-        for places in sorted_batches(dev[task.name].lengths[rows[task.name]], EVALUATION_TOKENS):
-            chosen = rows[task.name][places]
-            vectors = model.sentence_vectors(task.name, dev[task.name].batch(chosen, model.device))
-            order.append(chosen)
-            outputs.append(torch.stack([h(*vectors) for h in heads]).cpu().numpy())  # (draws, B, C)
-        labels = dev[task.name].labels[np.concatenate(order)]
-        scores = [
-            task_metric(task.name, predict(task, output), labels)[0] for output in np.concatenate(outputs, axis=1)
-        ]
-        found[METRIC_NAMES[task.name]] = scores
+    untrained = [t for t in spec.tasks if not t.trained and list(model.heads[t.name].parameters())]
+    found: dict[str, list[float | None]] = {METRIC_NAMES[task.name]: [] for task in untrained}
+    for number in range(UNTRAINED_DRAWS if untrained else 0):
+        heads = build_heads(spec, model.encoder.config.hidden_size, _draw(spec, number)).to(model.device)
+        for task in untrained:
+            predictions = predict(task, outputs(heads[task.name], vectors[task.name]))
+            found[METRIC_NAMES[task.name]].append(task_metric(task.name, predictions, labels[task.name])[0])
     return found
 
 

@@ -47,33 +47,19 @@ from common.training import checkpoint, evaluate
 from common.training.features import FrozenFeatures
 from common.training.history import History
 from common.training.pretrain import adapted_checkpoint
-from common.training.probes import collect
+from common.training.probes import collect, kept_geometry
 from common.training.step import Trainer
 
 # What decides the numbers of a run on given data and weights. Not the data's readers nor the pretraining: data and
 # weights have hashes of their own.
-NUMERIC_SOURCES = (
-    "seeding.py",
-    "declare/spec.py",
-    "data/encoding.py",
-    "model/bert.py",
-    "model/fast.py",
-    "model/heads.py",
-    "model/pals.py",
-    "model/weights.py",
-    "methods/gradients.py",
-    "methods/losses.py",
-    "methods/sampling.py",
-    "methods/smart.py",
-    "training/checkpoint.py",
-    "training/evaluate.py",
-    "training/features.py",
-    "training/history.py",
-    "training/loop.py",
-    "training/optim.py",
-    "training/probes.py",
-    "training/step.py",
-)
+NUMERIC_SOURCES = {
+    "declare": ("spec",),
+    "data": ("encoding",),
+    "model": ("bert", "fast", "heads", "pals", "weights"),
+    "methods": ("gradients", "losses", "sampling", "smart"),
+    "training": ("checkpoint", "evaluate", "features", "history", "loop", "optim", "probes", "step"),
+    ".": ("seeding",),
+}
 Progress = Callable[[int, int, str], None]
 # All seeds of a run start from one further pretrained checkpoint, as they do from one published checkpoint.
 PRETRAINING_SEED = 0
@@ -147,12 +133,13 @@ class _Run:
     seen: dict[str, list[int]] = field(default_factory=dict)  # task -> examples of each of its batches in this epoch
     history: list[dict] = field(default_factory=list)
     best_epoch: int = 0
+    best_train: tuple[dict, dict] | None = None  # its train metrics and why some are undefined, if of all tasks
     best_weights: dict[str, torch.Tensor] | None = None
     epoch_s: float = 0.0  # seconds of this epoch before a checkpoint was taken up
 
 
 # What of a run goes into the JSON part of a checkpoint; the rest are tensors.
-KEPT_AS_JSON = ("done", "tokens", "epoch", "seen", "history", "best_epoch", "epoch_s")
+KEPT_AS_JSON = ("done", "tokens", "epoch", "seen", "history", "best_epoch", "best_train", "epoch_s")
 
 
 @dataclass(frozen=True)
@@ -195,31 +182,39 @@ def run(
     with _controlled(spec.seed, threads, device):
         state = _prepare(spec, materials, folder, report, device)
         _train(state, None if spec.encoder.frozen else kept, materials)
-        rows = {name: evaluate.sample(len(s), spec.final_examples, name) for name, s in state.dev.items()}
-        outputs, labels = _scores(state, state.dev, rows)
-        tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
-        facts, arrays = collect(state.model, spec, tokens, rows, materials.examples, state.tokenizer)
-        record = _describe(state, materials)
-        record["counts"]["scored"] = {name: len(chosen) for name, chosen in rows.items()}
+        record, outputs, arrays = _final(state, materials)
         record["hashes"]["start"] = folder.name if spec.encoder.pretraining else None
-        record["untrained_heads"] = evaluate.untrained_heads(state.model, spec, state.dev, rows)
-        found = {"dev": (outputs, labels), "train": _scores(state, state.train, _fitted(state))}
-        both = {split: evaluate.metrics(spec, *scores) for split, scores in found.items()}
-        record["metrics"] = {split: values for split, (values, _) in both.items()}
-        record["undefined"] = {split: reasons for split, (_, reasons) in both.items()}
-    record["probes"] = facts
     arrays |= state.log.arrays() if state.history else {}
     record["wall_s"] = round(time.perf_counter() - started, 3)
+    return Outcome(record, outputs, arrays, state.model)
+
+
+def _final(state: _Run, materials: Materials) -> tuple[dict, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What the finished model says: the record, dev outputs and arrays; one pass of the encoder serves all of it."""
+    spec, model = state.spec, state.model
+    rows = {name: evaluate.sample(len(s), spec.final_examples, name) for name, s in state.dev.items()}
+    labels = {name: split.labels[rows[name]] for name, split in state.dev.items()}
+    vectors = {n: evaluate.sentence_vectors(model, n, split, rows[n]) for n, split in state.dev.items()}
+    outputs = {name: evaluate.outputs(model.heads[name], found) for name, found in vectors.items()}
+    tokens = {n: split.encoded if _is_kept(split) else split for n, split in state.dev.items()}
+    record = _describe(state, materials)
+    record["probes"], arrays = collect(model, spec, tokens, materials.examples, state.tokenizer)
+    arrays |= kept_geometry(spec, vectors, labels)
+    record["counts"]["scored"] = {name: len(chosen) for name, chosen in rows.items()}
+    record["untrained_heads"] = evaluate.untrained_heads(model, spec, vectors, labels)
+    both = {"dev": evaluate.metrics(spec, outputs, labels), "train": state.best_train or _train_scores(state)}
+    record["metrics"] = {split: values for split, (values, _) in both.items()}
+    record["undefined"] = {split: reasons for split, (_, reasons) in both.items()}
     if "para" in outputs and spec.task("para").pair_method == "cosine":
         arrays["para_threshold_curve"] = evaluate.threshold_curve(spec.task("para"), outputs["para"], labels["para"])
-    return Outcome(record, outputs, arrays, state.model)
+    return record, outputs, arrays
 
 
 def code_hash() -> str:
     """Hash of the source that decides the numbers of a run on given data and weights."""
     root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for name in NUMERIC_SOURCES:
+    for name in (f"{room}/{name}.py" for room, names in NUMERIC_SOURCES.items() for name in names):
         digest.update(name.encode() + b"\0" + (root / name).read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()
 
@@ -312,17 +307,18 @@ def _end_epoch(state: _Run, entry: dict, started: float) -> None:
     spec, dev = state.spec, {task.name: state.dev[task.name] for task in state.spec.trained_tasks}
     rows = {name: evaluate.sample(len(split), spec.dev_examples, name) for name, split in dev.items()}
     values, _ = evaluate.metrics(spec, *_scores(state, dev, rows))
-    train, _ = evaluate.metrics(spec, *_scores(state, state.train, _fitted(state)))
+    train = _train_scores(state)
     selection = evaluate.selection_score(spec, values)
     state.trainer.rate.end_epoch(selection)
     best = state.history[state.best_epoch - 1]["selection"] if state.best_epoch else None
     is_better = selection is not None and (best is None or selection > best)
     if state.best_epoch == 0 or is_better or spec.schedule.is_phased:
-        state.best_epoch = state.epoch
+        state.best_epoch, is_complete = state.epoch, len(state.fitted) == len(state.train)
+        state.best_train = train if is_complete else None
         is_last = state.epoch == spec.total_epochs
         state.best_weights = None if is_last else copy.deepcopy(state.model.state_dict())
     wall_s = round(time.perf_counter() - started, 3)
-    state.history.append(entry | {"dev": values, "train": train, "selection": selection, "wall_s": wall_s})
+    state.history.append(entry | {"dev": values, "train": train[0], "selection": selection, "wall_s": wall_s})
     state.epoch, state.seen, state.epoch_s = state.epoch + 1, {}, 0.0
 
 
@@ -330,7 +326,8 @@ def _origin(state: _Run, materials: Materials) -> dict:
     """What a checkpoint must have been made on."""
     facts = {name: value for name, value in environment().items() if name != "python"}
     hashes = {"data": [materials.data_hashes[t.name] for t in state.spec.tasks], **materials.encoder_hashes}
-    return {"spec": to_dict(state.spec), "device": state.model.device.type, **facts, **hashes}
+    machine = {"device": state.model.device.type, "precision": precision_of(state.model)}
+    return {"spec": to_dict(state.spec), **machine, **facts, **hashes}
 
 
 def _keep(state: _Run, kept: Checkpoint, origin: dict) -> None:
@@ -365,6 +362,11 @@ def _scores(
     """Outputs and labels of the given rows, for each task that has any."""
     outputs = {name: evaluate.score(state.model, name, splits[name], chosen) for name, chosen in rows.items()}
     return outputs, {name: splits[name].labels[chosen] for name, chosen in rows.items()}
+
+
+def _train_scores(state: _Run) -> tuple[dict, dict]:
+    """Metrics on the rows of the train scores, and why some are undefined."""
+    return evaluate.metrics(state.spec, *_scores(state, state.train, _fitted(state)))
 
 
 def _fitted(state: _Run) -> dict[str, np.ndarray]:
@@ -432,7 +434,7 @@ def _describe(state: _Run, materials: Materials) -> dict:
     scored = {name: min(len(state.dev[name]), spec.dev_examples or len(state.dev[name])) for name in state.train}
     return {
         "environment": environment()
-        | {"precision": spec.precision, "device": _device_name(model.device)}
+        | {"precision": precision_of(model), "device": _device_name(model.device)}
         | {"revision": hub_revision(materials.encoder_folder)},
         "hashes": {
             "data": {task.name: materials.data_hashes[task.name] for task in spec.tasks},
@@ -488,6 +490,11 @@ def environment() -> dict:
         "threads": torch.get_num_threads(),
         "code": code_hash(),
     }
+
+
+def precision_of(model: MultitaskModel) -> str:
+    """Of the encoder's products as they were computed here."""
+    return "bf16" if model.use_bf16 else "fp32"
 
 
 def _device_name(device: torch.device) -> str:

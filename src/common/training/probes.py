@@ -17,7 +17,7 @@ from common.declare.rows import Example
 from common.declare.spec import RunSpec
 from common.declare.tasks import TASKS
 from common.model.heads import MultitaskModel
-from common.training.evaluate import EVALUATION_TOKENS, predict, score
+from common.training.evaluate import predict, score
 
 ATTENTION_TOKENS = 1024
 NEAR_TOKENS = 2
@@ -86,23 +86,12 @@ def attention_mass(model: MultitaskModel, encoded: Encoded) -> dict[str, np.ndar
     return {name: np.atleast_1d(total / len(encoded)) for name, total in totals.items()}
 
 
-@torch.inference_mode()
-def sentence_vectors(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray) -> np.ndarray:
-    """(N, parts, H): the vectors that the head sees of the given rows, in their order."""
-    model.eval()
-    places = list(sorted_batches(encoded.lengths[rows], EVALUATION_TOKENS))
-    batches = (encoded.batch(rows[chosen], model.device) for chosen in places)
-    vectors = [torch.stack(model.sentence_vectors(task, batch), dim=1) for batch in batches]
-    return torch.cat(vectors).cpu().numpy()[np.argsort(np.concatenate(places))]
-
-
-def geometry(model: MultitaskModel, task: str, encoded: Encoded, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Where the vectors of the scored dev examples lie, with the labels they belong to.
+def geometry(task: str, vectors: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Where the vectors (N, parts, H) of the scored dev examples lie, with the labels they belong to.
 
     Pairs: the distance between their two sentences, Euclidean and cosine, and vectors of the first 50 pairs at either
     end of the labels (STS: at least 4, at most 1).
     """
-    vectors, labels = sentence_vectors(model, task, encoded, rows), encoded.labels[rows]
     if len(TASKS[task].text_columns) == 1:
         return {f"{task}_vectors": vectors[:, 0], f"{task}_vector_labels": labels}
     first, second = vectors[:, 0], vectors[:, 1]
@@ -138,14 +127,9 @@ def _targets(ids: torch.Tensor, mask: torch.Tensor, types: torch.Tensor) -> dict
 
 
 def collect(
-    model: MultitaskModel,
-    spec: RunSpec,
-    dev: dict[str, Encoded],
-    rows: dict[str, np.ndarray],
-    examples: tuple[Example, ...],
-    tokenizer: Tokenizer,
+    model: MultitaskModel, spec: RunSpec, dev: dict[str, Encoded], examples: tuple[Example, ...], tokenizer: Tokenizer
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """All probes of a run on the given rows of dev: the JSON part for the record and the arrays beside it."""
+    """What a run's examples and attention show: the JSON part for the record and the arrays beside it."""
     facts: dict = {"examples": example_predictions(model, spec, examples, tokenizer)}
     arrays: dict[str, np.ndarray] = {}
     if any(task.name == "sts" and Layout.of(task) == Layout(True) for task in spec.tasks):
@@ -153,10 +137,14 @@ def collect(
         for example in examples:
             if example.draws_attention:
                 facts["pair_tokens"], arrays["pair_attention"] = pair_attention(model, example, tokenizer)
-    # Vectors are bulky, so only the models in question keep them: those with a layer over the vectors that all tasks
-    # share (SlapBERT draws its best, which is read as one of them), and frozen ones as their control.
-    if spec.encoder.frozen or all(task.shared_transformer for task in spec.tasks):
-        apart = [task for task in spec.tasks if task.pair_method != "pair" and task.name != "cfimdb"]
-        for task in apart:
-            arrays |= geometry(model, task.name, dev[task.name], rows[task.name])
     return facts, arrays
+
+
+def kept_geometry(spec: RunSpec, vectors: dict[str, torch.Tensor], labels: dict[str, np.ndarray]) -> dict:
+    """`geometry` of the models in question alone, for vectors are bulky: those with a layer over the vectors that all
+    tasks share (SlapBERT draws its best, which is read as one of them), and frozen ones as their control."""
+    if not (spec.encoder.frozen or all(task.shared_transformer for task in spec.tasks)):
+        return {}
+    apart = [task.name for task in spec.tasks if task.pair_method != "pair" and task.name != "cfimdb"]
+    found = [geometry(name, vectors[name].cpu().numpy(), labels[name]) for name in apart]
+    return {name: array for arrays in found for name, array in arrays.items()}
