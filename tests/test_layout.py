@@ -3,6 +3,8 @@
 import ast
 import io
 import re
+import subprocess
+import sys
 import tokenize
 from pathlib import Path
 
@@ -91,6 +93,12 @@ def test_no_analysis_and_no_drawing_is_for_one_report_or_one_method():
     names = ["bertpp", "swissbert", "gu", "siar", "slapbert", "smart", "pcgrad", "pals", "stepwise"]
     found = [path.stem for path in MODULES if room(dotted(path)) in ("results", "report")]
     assert len(found) > 10 and not [stem for stem in found if set(stem.split("_")) & set(names)]
+
+
+def test_the_linter_leaves_no_module_and_no_test_out():
+    command = [sys.executable, "-m", "ruff", "check", "--show-files", str(ROOT)]
+    shown = set(subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines())
+    assert {str(p) for folder in ("src", "tests") for p in (ROOT / folder).rglob("*.py")} <= shown
 
 
 def test_no_loader_of_pickles_and_no_shell():

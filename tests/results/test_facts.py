@@ -91,7 +91,6 @@ def test_left_out_rows_are_named_and_none_is_said() -> None:
     assert facts.left_out_frame({"left_out": {}})["rows left out"].tolist() == [0]
 
 
-
 @pytest.fixture
 def lab(monkeypatch, tmp_path):
     monkeypatch.setenv("STUDY_OUT", str(tmp_path))
@@ -151,4 +150,3 @@ def test_labels_card_takes_a_line_a_task(lab):
     path = lab.places.cards / "labels.json"
     assert len(path.read_text().splitlines()) < 12
     assert path.stat().st_size < 2 * sum(len(s["dev"]) for s in lab.corpus().values()) + 4 * 1000
-

@@ -21,7 +21,9 @@ METRICS = ("sst_acc", "para_acc", "sts_corr", "overall")
 
 def result(of, *scores: tuple[float, ...], seconds: float = 1.0, curve: tuple[float, ...] = ()) -> RowResult:
     spec = to_dict(of.specs[0])
-    history = [{"dev": {"overall": x}, "wall_s": seconds / len(curve)} for x in curve] or [{"dev": {}, "wall_s": seconds}]
+    history = [{"dev": {"overall": x}, "wall_s": seconds / len(curve)} for x in curve] or [
+        {"dev": {}, "wall_s": seconds}
+    ]
     records = tuple(
         Record(
             {"run_id": f"{of.id}-s{seed}", "spec": spec | {"seed": seed}, "history": history}
@@ -54,7 +56,9 @@ def test_the_scoreboard_has_the_best_first_and_marks_what_is_no_better_than_a_co
     assert frame["model"].tolist()[:2] == ["pair encoding", row(SINGLE).label]
     assert frame["model"].iloc[-1] == "best constant answer"
     best = frame.iloc[0]
-    assert best["STS Pearson r"] == pytest.approx(0.82) and best["STS Pearson r sd"] == pytest.approx(np.std([1, 5]) / 100 * 2**0.5)
+    assert best["STS Pearson r"] == pytest.approx(0.82) and best["STS Pearson r sd"] == pytest.approx(
+        np.std([1, 5]) / 100 * 2**0.5
+    )
     assert frame.set_index("model").loc["no extension(finetune)", "at constant"] == "SST accuracy, Quora accuracy"
 
 
@@ -100,5 +104,3 @@ def test_choosing_an_epoch_adds_what_the_last_one_lacks(results) -> None:
     frame = overview.choice_of_epoch(results).set_index("model")["gain of choosing"]
     assert frame.iloc[0] == pytest.approx(0.03) and frame.index[0] == row(APART).label
     assert frame["pair encoding"] == pytest.approx(0.0)
-
-

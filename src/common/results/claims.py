@@ -1,7 +1,8 @@
 """The ledger: every claim of five reports against our runs, each with the interval that decides it.
 
-All terms and measures of a claim must hold. A term compares two scores by seed, on the same dev examples; a measure does
-the same with a quantity that no table prints (`measures.py`). Claims, margins and rules stand in `declare/reported`.
+All terms and measures of a claim must hold. A term compares two scores by seed, on the same dev examples; a measure
+does the same with a quantity that no table prints (`measures.py`). Claims, margins and rules stand in
+`declare/reported`.
 """
 
 from __future__ import annotations

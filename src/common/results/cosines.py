@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from common.declare.spec import RunSpec, TaskSpec
+from common.declare.spec import TaskSpec
 from common.declare.tasks import TASK_NAMES
 from common.results.long import runs_of
 from common.runs.record import Record

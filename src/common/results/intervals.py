@@ -50,8 +50,8 @@ class Estimate:
 class Verdict:
     """reproduced: the whole interval meets the demand; contradicted: all of it lies against it; else inconclusive.
 
-    met and against are the p-values of the two, each to be held against ALPHA: two-sided, but for met of an equivalence.
-    With one seed neither decides, and `kind` stays inconclusive.
+    met and against are the p-values of the two, each to be held against ALPHA: two-sided, but for met of an
+    equivalence. With one seed neither decides, and `kind` stays inconclusive.
     """
 
     kind: str

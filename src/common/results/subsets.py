@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import Ridge
 
 from common.declare.reported import printed_values
-from common.declare.spec import RunSpec, TaskSpec
+from common.declare.spec import TaskSpec
 from common.declare.tasks import TASK_NAMES, TASKS
 from common.errors import StudyError
 from common.results.facts import labels_card
