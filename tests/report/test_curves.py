@@ -1,24 +1,19 @@
-"""Figures: byte for byte the same, with their data, runs and caption, one colour a method, and no crash on a hole."""
+"""Curves hold every line of their frame, told apart the same way in all panels, and no crash on a hole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import MODELS, study
 
-from common import rows
-from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.strict import to_dict
 from common.report import curves, plots
 from common.results import compare, long
-from common.results.long import Baselines
-from common.runs.session import Results, RowResult
-
-NOTHING = Baselines({}, Results())
 
 
 def test_lines_of_learned_factors_are_the_trace_one_a_task(
@@ -101,43 +96,12 @@ def test_conflicts_say_the_share_below_zero_of_each_row_and_pair() -> None:
         assert len({text.get_color() for text in axis.texts}) == 2
         dots = axis.collections[0].get_offsets()
         assert dots.tolist() == [[1, 0.5], [2, -0.5], [3, 0.1], [4, 0.3]]
-
-
-MODELS = {row.id: row for row in rows("bertpp", "table2")}
-
-
-def study(seeds: tuple[int, ...] = (0,), epochs: int = 5, failed: tuple[str, ...] = ()) -> Results:
-    """Runs of random numbers under the quick profile."""
-    rng = np.random.default_rng(0)
-    names = ("sst_acc", "para_acc", "sts_corr")
-
-    def record(row_id: str, seed: int) -> dict:
-        spec = profile_named("quick").apply(MODELS[row_id].specs[0])
-        trained = [task.name for task in spec.trained_tasks]
-        history = []
-        for epoch in range(1, (epochs if len(trained) == 3 else 1) + 1):
-            values = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
-            dev = (
-                values | {"overall": sum(values.values()) / 3} if len(trained) == 3 else {"sst_acc": values["sst_acc"]}
-            )
-            losses = {task: float(rng.uniform(0, 2)) for task in trained}
-            history.append({"epoch": epoch, "train_loss": losses, "dev": dev, "train": {}})
-        final = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
-        made = {"run_id": f"{row_id}-s{seed}", "spec": to_dict(spec) | {"seed": seed}, "history": history}
-        heads = {name: rng.uniform(0.1, 0.6, 20).tolist() for name in ("para_acc", "sts_corr")}
-        overall = {"overall": sum(final.values()) / 3}
-        return made | {"metrics": {"dev": final | overall}, "untrained_heads": heads}
-
-    found = {
-        name: RowResult(row, () if name in failed else tuple(record(name, seed) for seed in seeds))
-        for name, row in MODELS.items()
-    }
-    return Results(found)
+        assert axis.get_xlabel() and not (axis.get_legend() and axis.get_legend().get_visible())
 
 
 @pytest.mark.parametrize("kind", ["dev", "train"])
 def test_every_model_has_a_line_in_every_panel_whose_metric_it_has(kind: str) -> None:
-    frame = long.history(study())
+    frame = long.history(study((0,)))
     frame = frame[(frame["split"] == kind) & frame["metric"].isin(curves.TITLES)]
     figure = curves.learning_curves(frame)
     metrics = [metric for metric in curves.TITLES if metric in set(frame["metric"])]
@@ -148,15 +112,25 @@ def test_every_model_has_a_line_in_every_panel_whose_metric_it_has(kind: str) ->
         assert lines == expected
 
 
-def test_models_of_one_figure_differ_in_colour_and_marker() -> None:
-    frame = long.history(study()).query("split == 'dev' and metric == 'sst_acc'")
-    handles = curves.learning_curves(frame).legends[0].legend_handles
-    assert len({h.get_color() for h in handles}) == len({h.get_marker() for h in handles}) == len(MODELS)
+def test_models_of_one_figure_differ_in_colour_and_marker_and_keep_them_in_every_panel() -> None:
+    frame = long.history(study((0,))).query("split == 'dev'")
+    figure = curves.learning_curves(frame)
+    handles = {
+        h.get_label(): (mpl.colors.to_rgb(h.get_color()), h.get_marker()) for h in figure.legends[0].legend_handles
+    }
+    colours, markers = zip(*handles.values(), strict=True)
+    assert list(handles) == [of.label for of in MODELS.values()] and len(set(markers)) == len(MODELS)
+    distances = [np.linalg.norm(np.subtract(a, b)) for i, a in enumerate(colours) for b in colours[:i]]
+    assert min(distances) > 0.14
+    for axis, metric in zip(figure.axes, curves.TITLES, strict=False):
+        for label, part in frame[frame["metric"] == metric].groupby("label"):
+            (line,) = [each for each in axis.lines if list(each.get_ydata()) == pytest.approx(part["value"].tolist())]
+            assert (mpl.colors.to_rgb(line.get_color()), line.get_marker()) == handles[label]
 
 
 @pytest.mark.parametrize("failed", [("bertpp_model_d",), tuple(MODELS)])
 def test_failed_runs_leave_marked_holes(failed: tuple[str, ...], lab: SimpleNamespace) -> None:
-    results = study(failed=failed)
+    results = study((0,), failed=failed)
     steps = compare.steps(results)
     holes = [text.get_text() for text in plots.steps(steps).axes[1].texts].count(" no value here")
     assert holes == (3 if len(failed) == 1 else 9), "D and what builds on it, E and F"
@@ -168,7 +142,7 @@ def test_failed_runs_leave_marked_holes(failed: tuple[str, ...], lab: SimpleName
 
 
 def test_one_epoch_and_one_seed_are_enough() -> None:
-    figure = curves.learning_curves(long.history(study(epochs=1)).query("metric == 'overall'"))
+    figure = curves.learning_curves(long.history(study((0,), epochs=1)).query("metric == 'overall'"))
     assert figure.axes[0].get_xticks().tolist() == [1] and figure.get_suptitle() == "one seed"
 
 
@@ -213,3 +187,8 @@ def test_colours_are_those_of_the_methods_where_each_has_one_model() -> None:
     colours = [line.get_color() for line in curves.threshold_curves(alone).axes[0].lines]
     assert colours == [plots.METHOD_COLOURS["cosine"], plots.METHOD_COLOURS["zero-shot cosine"]]
     assert len({line.get_color() for line in curves.threshold_curves(both).axes[0].lines}) == 3
+
+
+@pytest.mark.parametrize("draw", [curves.threshold_curves, curves.learning_curves, curves.phases, curves.conflicts])
+def test_a_frame_without_lines_becomes_a_marked_hole(draw) -> None:
+    assert "Nothing to draw" in draw(pd.DataFrame()).axes[0].texts[0].get_text()

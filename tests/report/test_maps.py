@@ -1,4 +1,4 @@
-"""Figures: byte for byte the same, with their data, runs and caption, one colour a method, and no crash on a hole."""
+"""Maps show what their frame holds, each thing in its colour and place, and no crash on a hole."""
 
 from __future__ import annotations
 
@@ -14,10 +14,7 @@ from panel_checks import check_panel
 from common.declare.rows import row
 from common.report import maps, plots
 from common.results import geometry
-from common.results.long import Baselines
-from common.runs.session import Results, RowResult
-
-NOTHING = Baselines({}, Results())
+from common.runs.session import RowResult
 
 
 def test_axes_are_labelled_and_layers_named_in_both_conventions(
@@ -48,6 +45,8 @@ def test_toy_draws_the_level_one_half_where_the_probability_crosses_it() -> None
     levels = [c for c in axis.collections if list(getattr(c, "levels", [])) == [0.5]]
     (path,) = [path for path in levels[0].get_paths() if len(path.vertices)]
     assert path.vertices[:, 0] == pytest.approx(0.4 + 0.5 * 0.1 / 0.5)
+    assert axis.get_xlabel() and axis.get_legend() is None
+    assert "no finished run" in maps.toy(toy_frame().iloc[:0]).axes[0].texts[0].get_text()
 
 
 BEST = "slapbert_smart_annealed_slapbert"

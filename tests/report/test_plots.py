@@ -11,19 +11,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import MODELS, study
 from PIL import Image
 
-from common import rows
-from common.declare.profile import profile_named
 from common.declare.rows import row
-from common.declare.strict import to_dict
 from common.errors import StudyError
-from common.report import curves, maps, plots, tables
+from common.report import plots, tables
 from common.results import compare
 from common.results.long import Baselines
 from common.runs.session import Results, RowResult
 
 NOTHING = Baselines({}, Results())
+METRICS = ("sst_acc", "para_acc", "sts_corr")
 
 
 def test_figures_are_the_same_bytes_on_every_run(lab: SimpleNamespace, results: dict, drawings: Callable) -> None:
@@ -146,21 +145,6 @@ def test_a_bar_that_no_training_touched_is_hatched_and_the_hatch_explained() -> 
     assert "hatched: training did not touch it" in " ".join(figure.get_suptitle().split())
 
 
-def learning(*labels: str, seeds: tuple[int, ...] = (0,), phases: tuple[str, ...] = ("SST", "SST")) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"row": label, "label": label, "method": "cosine", "run_id": f"{label}-s{seed}", "seed": seed}
-            | {"epoch": epoch, "last": len(phases), "trained": phases[epoch - 1], "metric": metric, "split": split}
-            | {"value": epoch / 10 + (split == "train") * 0.3 + seed / 100}
-            for label in labels
-            for seed in seeds
-            for epoch in range(1, len(phases) + 1)
-            for metric in ("sst_acc", "para_acc", "sts_corr")
-            for split in ("dev", "train")
-        ]
-    )
-
-
 def fits(*seeds: int, **known: object) -> pd.DataFrame:
     lines = [
         {"row": "one", "label": "one", "method": "cosine", "run_id": f"one-s{seed}", "seed": seed, "source": "here"}
@@ -189,9 +173,6 @@ def test_the_reports_gap_lies_below_ours_where_it_prints_both_scores() -> None:
         assert [[ends[0], 0.28]] in offsets and [[ends[1], 0.28]] in offsets
 
 
-METRICS = ("sst_acc", "para_acc", "sts_corr")
-
-
 def sweep_frame() -> pd.DataFrame:
     lines = [
         {"lambda": weight, "metric": metric, "source": source, "seed": 0, "value": 0.5 + weight / 1000}
@@ -202,37 +183,10 @@ def sweep_frame() -> pd.DataFrame:
     return pd.DataFrame(lines).assign(constant=0.3)
 
 
-def conflict_frame() -> pd.DataFrame:
-    lines = [
-        {"row": name, "label": row(name).label, "method": "pair encoding", "seed": 0}
-        | {"of": pair, "update": update, "value": cosine}
-        for name in ("siar_mtl_pcgrad", "siar_joint")
-        for pair in ("sst-para", "para-sts")
-        for update, cosine in enumerate((0.5, -0.5, 0.1, 0.3), start=1)
-    ]
-    return pd.DataFrame(lines).assign(running=0.2, negative=0.25, mean=0.1)
-
-
-def toy_frame() -> pd.DataFrame:
-    grid = [[w, "grid", x, y, x] for w in (0, 1) for x in (0.0, 0.4, 0.9) for y in (0.0, 1.0)]
-    points = [[w, "point", x, 0.5, x] for w in (0, 1) for x in (0.0, 1.0)]
-    return pd.DataFrame(grid + points, columns=["weight", "kind", "x", "y", "value"])
-
-
-DRAWINGS = {
-    plots.sweep: sweep_frame,
-    curves.conflicts: conflict_frame,
-    maps.toy: toy_frame,
-}
-
-
-@pytest.mark.parametrize("draw", DRAWINGS, ids=lambda draw: draw.__name__)
-def test_axes_are_labelled_and_nothing_to_draw_is_a_marked_hole(draw) -> None:
-    frame = DRAWINGS[draw]()
-    axes = [axis for axis in draw(frame).axes if axis.get_label() != "<colorbar>"]
-    assert all(axis.get_xlabel() for axis in axes) and axes[0].get_legend() is None
-    hole = draw(frame.iloc[:0])
-    assert "no finished run" in hole.axes[0].texts[0].get_text()
+def test_axes_of_a_sweep_are_labelled_and_nothing_to_draw_is_a_marked_hole() -> None:
+    figure = plots.sweep(sweep_frame())
+    assert all(axis.get_xlabel() for axis in figure.axes) and figure.axes[0].get_legend() is None
+    assert "no finished run" in plots.sweep(sweep_frame().iloc[:0]).axes[0].texts[0].get_text()
 
 
 def test_figures_with_printed_values_alone_are_drawn() -> None:
@@ -261,38 +215,8 @@ def test_lambda_zero_is_apart_from_the_line_and_its_level_dashed() -> None:
     assert list(level.get_ydata()) == [0.5, 0.5]
 
 
-MODELS = {row.id: row for row in rows("bertpp", "table2")}
-
-
-def study(seeds: tuple[int, ...] = (0,), epochs: int = 5, failed: tuple[str, ...] = ()) -> Results:
-    """Runs of random numbers under the quick profile."""
-    rng = np.random.default_rng(0)
-    names = ("sst_acc", "para_acc", "sts_corr")
-
-    def record(row_id: str, seed: int) -> dict:
-        spec = profile_named("quick").apply(MODELS[row_id].specs[0])
-        trained = [task.name for task in spec.trained_tasks]
-        history = []
-        for epoch in range(1, (epochs if len(trained) == 3 else 1) + 1):
-            values = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
-            dev = values if len(trained) == 3 else {"sst_acc": values["sst_acc"]}
-            losses = {task: float(rng.uniform(0, 2)) for task in trained}
-            history.append({"epoch": epoch, "train_loss": losses, "dev": dev})
-        final = dict(zip(names, rng.uniform(0.2, 0.9, 3).tolist(), strict=True))
-        made = {"run_id": f"{row_id}-s{seed}", "spec": to_dict(spec) | {"seed": seed}, "history": history}
-        heads = {name: rng.uniform(0.1, 0.6, 20).tolist() for name in ("para_acc", "sts_corr")}
-        overall = {"overall": sum(final.values()) / 3}
-        return made | {"metrics": {"dev": final | overall}, "untrained_heads": heads}
-
-    found = {
-        name: RowResult(row, () if name in failed else tuple(record(name, seed) for seed in seeds))
-        for name, row in MODELS.items()
-    }
-    return Results(found)
-
-
 def test_bars_of_the_waterfall_run_from_base_to_model() -> None:
-    frame = compare.steps(study(seeds=(0, 1, 2)))
+    frame = compare.steps(study((0, 1, 2)))
     theirs, ours = plots.steps(frame).axes
     assert [round(bar.get_y() + bar.get_height(), 3) for bar in theirs.patches] == [
         0.256, 0.499, 0.481, 0.449, 0.526, 0.461, 0.548, 0.55, 0.561,
@@ -305,16 +229,16 @@ def test_bars_of_the_waterfall_run_from_base_to_model() -> None:
 
 
 def test_the_waterfall_shows_noise_where_there_are_several_seeds_and_says_where_there_is_none() -> None:
-    theirs, ours = plots.steps(compare.steps(study(seeds=(0, 1, 2)))).axes
+    theirs, ours = plots.steps(compare.steps(study((0, 1, 2)))).axes
     assert "error bars" in ours.get_title() and "one run each" in theirs.get_title()
     assert len(ours.containers) > len(theirs.containers), "error bars are containers of their own"
-    (_, alone) = plots.steps(compare.steps(study())).axes
+    (_, alone) = plots.steps(compare.steps(study((0,)))).axes
     assert "one seed: no noise known" in alone.get_title()
     assert not [line for line in alone.lines if line.get_marker() == "."]
 
 
 def test_each_random_head_is_a_tick_below_the_share_of_draws_up_to_it() -> None:
-    frame = compare.random_heads(study(), "bertpp_baseline", "bertpp_model_h")
+    frame = compare.random_heads(study((0,)), "bertpp_baseline", "bertpp_model_h")
     figure = plots.random_heads(frame)
     for axis, metric in zip(figure.axes, ("para_acc", "sts_corr", "overall"), strict=True):
         ticks = next(line for line in axis.lines if line.get_marker() == "|")
@@ -323,7 +247,7 @@ def test_each_random_head_is_a_tick_below_the_share_of_draws_up_to_it() -> None:
         assert printed.get_xdata()[0] == MODELS["bertpp_baseline"].reported[metric]
 
 
-MODELS_SUBSETS = {
+METHOD_OF = {
     "Baseline": "separate encoding",
     "Cosine": "cosine",
     "Concat": "pair encoding",
@@ -337,7 +261,7 @@ def accuracies(seeds: tuple[int, ...] = (0, 1)) -> pd.DataFrame:
         {"label": model, "method": method, "run_id": f"{model}-s{seed}", "seed": seed}
         | {"subset": subset, "true label": of, "n": pairs, "value": rng.uniform() if pairs else np.nan}
         | {"reported": 0.888 if model == "Final" and subset == "all pairs" else np.nan}
-        for model, method in MODELS_SUBSETS.items()
+        for model, method in METHOD_OF.items()
         for seed in seeds
         for subset, pairs in {"all pairs": 1000, "swapped": 0, "alike": 11, "nearly identical": 0}.items()
         for of in ("both", "paraphrases", "non-paraphrases")
@@ -352,7 +276,7 @@ def test_every_subset_has_a_place_and_an_empty_one_says_so(seeds: tuple[int, ...
         assert [text.get_text() for text in axis.texts] == ["n = 1,000", "no such pair", "n = 11", "no such pair"]
         assert axis.get_ylim() == (3.5, -0.5)
     figure.canvas.draw()
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(MODELS_SUBSETS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(METHOD_OF)
 
 
 def test_the_reports_value_stands_at_the_height_of_its_models_marker() -> None:
@@ -362,7 +286,7 @@ def test_the_reports_value_stands_at_the_height_of_its_models_marker() -> None:
     markers = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
     points = [point for line in markers for point in zip(*line.get_data(), strict=True) if np.isfinite(point[0])]
     heights = [y for x, y in points if y < 0.4 and x not in (0, 1)]  # markers of the first subset
-    assert diamond.tolist() == pytest.approx([0.888, max(heights)]) and len(set(heights)) == len(MODELS_SUBSETS)
+    assert diamond.tolist() == pytest.approx([0.888, max(heights)]) and len(set(heights)) == len(METHOD_OF)
 
 
 def test_one_model_alone_is_drawn_on_the_line_of_its_subset() -> None:
@@ -371,7 +295,6 @@ def test_one_model_alone_is_drawn_on_the_line_of_its_subset() -> None:
     assert figure.axes[0].collections[-1].get_offsets()[0].tolist() == pytest.approx([0.888, 0.0])
 
 
-@pytest.mark.parametrize("draw", [plots.subset_accuracy, curves.threshold_curves, curves.learning_curves])
-def test_a_frame_without_lines_becomes_a_marked_hole(draw) -> None:
-    figure = draw(pd.DataFrame())
+def test_a_frame_without_lines_becomes_a_marked_hole() -> None:
+    figure = plots.subset_accuracy(pd.DataFrame())
     assert "Nothing to draw" in figure.axes[0].texts[0].get_text()

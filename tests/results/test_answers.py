@@ -1,42 +1,19 @@
-"""Tables about runs: means and differences against hand calculation, and holes that say what they are."""
+"""Answers one by one: example sentences, answers that changed, and how far the wrong ones miss."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import PAIR, Arrays, named_run, record, result, with_arrays
 
-from common.declare.rows import row
-from common.declare.strict import to_dict
 from common.results import answers
-from common.runs.session import RowResult
-
-PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
-
-
-def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: float | None) -> dict:
-    spec = replace(row(row_id).specs[0], seed=seed)
-    return {
-        "run_id": f"{spec.run_id}",
-        "spec": to_dict(spec),
-        "share": 0.05,
-        "under_trained": True,
-        "metrics": {"dev": metrics},
-        "undefined": {"dev": undefined or {}},
-        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics, "train": metrics}],
-        "probes": {"examples": []},
-    }
 
 
 def predicting(row_id: str, seed: int, *examples: dict) -> dict:
     return {**record(row_id, seed), "probes": {"examples": list(examples)}}
-
-
-def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> RowResult:
-    return RowResult(row(row_id), records, failures, coincides_with)
 
 
 def test_examples_have_one_column_a_seed_and_classes_stay_whole() -> None:
@@ -78,24 +55,6 @@ def test_a_sentence_that_a_report_shows_with_its_label_alone_has_no_prediction_o
     assert frame["reported"].tolist() == [4, 1, 3.5, *["not printed"] * 3]
 
 
-
-def record_smart(run_id: str, seed: int = 0, **fields: object) -> dict:
-    values = {"sst_acc": 0.5, "para_acc": 0.6, "sts_corr": 0.3, "overall": 0.4}
-    return {
-        "run_id": run_id,
-        "spec": {"seed": seed, "tasks": [{"name": name} for name in ("sst", "para", "sts")]},
-        "metrics": {"dev": values, "train": {name: number + 0.1 for name, number in values.items()}},
-        "history": [{"epoch": 1, "wall_s": 2.0, "dev": values}, {"epoch": 2, "wall_s": 4.0, "dev": values}],
-        "counts": {"updates": 12, "examples": {"sst": 100, "para": 20}},
-        "untrained_heads": {},
-        "trace": {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]},
-    } | fields
-
-
-def result_smart(row_id: str, *records: dict) -> RowResult:
-    return RowResult(row(row_id), records)
-
-
 def logits(classes: list[int], width: int) -> np.ndarray:
     return np.eye(width, dtype=np.float32)[classes]
 
@@ -114,8 +73,8 @@ def test_changed_predictions_are_counted_by_which_way_they_went(monkeypatch: pyt
     stored = {"a-s0": before, "b-s0": after}
     lab = SimpleNamespace(store=SimpleNamespace(predictions=lambda run_id: stored[run_id]))
     monkeypatch.setattr(answers, "labels_card", lambda lab: labels)
-    plain = result_smart("siar_mtl_nocap", record_smart("a-s0"), record_smart("a-s7", 7))
-    smooth = result_smart("siar_mtl_smart", record_smart("b-s0"), record_smart("b-s8", 8))
+    plain = result("siar_mtl_nocap", named_run("a-s0"), named_run("a-s7", 7))
+    smooth = result("siar_mtl_smart", named_run("b-s0"), named_run("b-s8", 8))
     frame = answers.changed_frame(lab, plain, smooth).set_index("dev examples")
     assert frame["seed"].tolist() == [0] * 4, "only seeds that both rows have"
     columns = ["n", "changed", "better", "worse", "neither"]
@@ -125,33 +84,12 @@ def test_changed_predictions_are_counted_by_which_way_they_went(monkeypatch: pyt
     assert frame.loc["STS", columns].tolist() == [3, 2, 1, 1, 0]
 
 
-
-BEST, FROZEN = "slapbert_smart_annealed_slapbert", "slapbert_basebert_frozen"
-
-
-class Store:
-    """Arrays of runs; a name without arrays has none."""
-
-    def __init__(self, **runs: dict[str, np.ndarray]):
-        self.runs = runs
-
-    def probes(self, run_id: str) -> dict[str, np.ndarray]:
-        return self.runs.get(run_id, {})
-
-    def predictions(self, run_id: str) -> dict[str, np.ndarray]:
-        return {"sst": self.runs[run_id]["scores"]}
-
-
-def result_embeddings(row_id: str, *run_ids: str, **record: object) -> RowResult:
-    records = [{"run_id": name, "spec": {"seed": seed}, **record} for seed, name in enumerate(run_ids)]
-    return RowResult(row(row_id), tuple(records))
-
-
 def test_misses_are_shares_of_the_errors_beside_those_of_random_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, given = np.array([0, 0, 1, 2, 4, 4, 3, 3]), np.array([0, 1, 1, 4, 0, 3, 3, 4])
     monkeypatch.setattr(answers, "labels_card", lambda lab: {"sst": labels})
-    lab = SimpleNamespace(store=Store(a={"scores": np.eye(5)[given]}))
-    line = answers.miss_table(lab, {BEST: result_embeddings(BEST, "a")}).iloc[0]
+    best = "slapbert_smart_annealed_slapbert"
+    lab = SimpleNamespace(store=Arrays(a={"scores": np.eye(5)[given]}))
+    line = answers.miss_table(lab, {best: with_arrays(best, "a")}).iloc[0]
     assert (line["n"], line["errors"]) == (8, 5)
     assert [line[f"{miss} away"] for miss in (1, 2, 3, 4)] == pytest.approx([3 / 5, 1 / 5, 0, 1 / 5])
     odds = []
@@ -159,4 +97,3 @@ def test_misses_are_shares_of_the_errors_beside_those_of_random_answers(monkeypa
         others = [other for other in labels if other != label]
         odds.append(sum(abs(other - label) == 1 for other in others) / len(others))
     assert line["1 away by chance"] == pytest.approx(sum(odds) / 5)
-

@@ -1,4 +1,4 @@
-"""Frames that figures draw hold the numbers they were made from, each in its place."""
+"""Attention: the right layer and head, shares against hand calculation, and holes that say what they are."""
 
 from __future__ import annotations
 
@@ -79,4 +79,3 @@ def test_attention_table_separates_the_first_head_from_the_mean() -> None:
     assert table["mean over heads", "other sentence"].tolist() == [0.5, 2.5]
     assert table["first head", "other sentence"].tolist() == [0.0, 2.0]
     assert attention.share_table(shares.iloc[:0]).empty
-

@@ -1,4 +1,4 @@
-"""Tables about runs: means and differences against hand calculation, and holes that say what they are."""
+"""Comparisons: means and differences against hand calculation, and holes that say what they are."""
 
 from __future__ import annotations
 
@@ -10,11 +10,30 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import (
+    APART,
+    BASELINE,
+    COSINE,
+    HEADS,
+    MODELS,
+    PAIR,
+    PCGRAD,
+    SMART,
+    ZERO,
+    failure,
+    grown,
+    named_run,
+    record,
+    result,
+    study,
+    told_apart,
+    with_arrays,
+    with_overall,
+)
 
 from common import open_study
 from common.declare import reported
 from common.declare.rows import row, rows
-from common.declare.strict import to_dict
 from common.results import compare, long, updates
 from common.results.compare import baselines
 from common.results.facts import constant_frame, data_card, labels_card
@@ -22,31 +41,6 @@ from common.results.long import Baselines
 from common.runs.session import Results, RowResult
 
 NOTHING = Baselines({}, Results())
-
-
-PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
-
-
-def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: float | None) -> dict:
-    spec = replace(row(row_id).specs[0], seed=seed)
-    return {
-        "run_id": f"{spec.run_id}",
-        "spec": to_dict(spec),
-        "share": 0.05,
-        "under_trained": True,
-        "metrics": {"dev": metrics},
-        "undefined": {"dev": undefined or {}},
-        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics, "train": metrics}],
-        "probes": {"examples": []},
-    }
-
-
-def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> RowResult:
-    return RowResult(row(row_id), records, failures, coincides_with)
-
-
-def failure(seed: int) -> SimpleNamespace:
-    return SimpleNamespace(seed=seed, run_id=f"abc-s{seed}", message="E-NONFINITE: the loss is nan", log=None)
 
 
 def test_comparison_is_mean_deviation_and_difference_over_seeds() -> None:
@@ -177,9 +171,6 @@ def test_spread_over_epochs_leaves_out_the_first_fifth_and_the_first() -> None:
 CONSTANTS = {"sst_acc": 0.29, "para_acc": 0.63, "sts_corr": 0.0, "overall": 0.307}
 
 
-ZERO = "swissbert_zero_shot_cosine"
-
-
 def against() -> Baselines:
     partial = {"overall": "no value for sst"}
     zero = record(ZERO, 0, undefined=partial, overall=None, para_acc=0.37, sts_corr=0.838)
@@ -215,15 +206,6 @@ def test_scores_on_train_and_on_test_are_not_set_against_devs_constant() -> None
     assert frame.index.tolist() == [PAIR] and not frame["SST accuracy", "at constant"].any()
 
 
-def grown(row_id: str, seed: int, *epochs: tuple[str, float, float]) -> dict:
-    """A record whose epochs are (task trained, train accuracy, dev accuracy) of SST."""
-    history = [
-        {"epoch": i, "train_loss": {task: 1.0}, "train": {"sst_acc": train}, "dev": {"sst_acc": dev}}
-        for i, (task, train, dev) in enumerate(epochs, start=1)
-    ]
-    return record(row_id, seed) | {"history": history}
-
-
 def test_gap_is_train_minus_dev_of_every_epoch_and_the_table_takes_the_last() -> None:
     first = grown(PAIR, 0, ("sst", 0.5, 0.4), ("sst", 0.9, 0.3))
     second = grown(PAIR, 1, ("sst", 0.5, 0.5), ("sst", 0.7, 0.5))
@@ -251,12 +233,6 @@ def test_a_printed_gap_is_the_difference_of_both_printed_scores_in_the_reports_f
     assert "overall" not in found.index, "its raw overall is not printed"
     line = compare.gap_table(setup1).loc["slapbert_setup1"]
     assert line["SST accuracy", "reported gap"] == pytest.approx(0.984 - 0.511)
-
-
-
-def result_frames(row_id: str) -> RowResult:
-    record = {"run_id": "r-s0", "spec": {"seed": 0}, "probes": {"pair_tokens": ["[CLS]", "a", "[SEP]"]}}
-    return RowResult(row(row_id), (record,))
 
 
 def scored(row_id: str, *scores: float | None) -> RowResult:
@@ -322,7 +298,7 @@ def test_scores_of_a_figure_carry_the_baselines_and_say_what_training_touched() 
 def test_differences_are_paired_over_the_seeds_that_both_rows_have() -> None:
     base, other = scored("swissbert_no_extension", 0.1, 0.2, None), scored("swissbert_pair", 0.4, 0.7, 0.9, 0.9)
     untrained = scored("swissbert_pair_joint")
-    named = {result_frames.row.id: result_frames for result_frames in (base, other, untrained)}
+    named = {each.row.id: each for each in (base, other, untrained)}
     frame = compare.differences(named, "swissbert_no_extension")
     assert frame["", "model"].tolist() == ["pair encoding", "pair encoding, joint step"]
     ours = frame["STS Pearson r", "our difference"].tolist()
@@ -331,61 +307,7 @@ def test_differences_are_paired_over_the_seeds_that_both_rows_have() -> None:
     assert ("SST accuracy", "our difference") not in frame.columns, "a column without a number says nothing"
 
 
-
-MODELS = {row.id: row for row in rows("bertpp", "table2")}
-
-
 # BERT++, Table 1, read off the page.
-TABLE_1 = {
-    "Baseline": "",
-    "Model A": "AdjLayers",
-    "Model B": "AdjLayers AddPretrain",
-    "Model C": "AdjLayers MulFinetune",
-    "Model D": "AdjLayers MulFinetune GradSurg",
-    "Model E": "AdjLayers MulFinetune GradSurg CosSim",
-    "Model F": "AdjLayers MulFinetune GradSurg HyperTune",
-    "Model G": "AdjLayers AddPretrain MulFinetune GradSurg HyperTune",
-    "Model H": "AdjLayers AddPretrain MulFinetune GradSurg HyperTune CycTrain",
-}
-
-
-PARTS = {"sst": "sst_acc", "para": "para_acc", "sts": "sts_corr"}
-
-
-HEADS = {"para_acc": [0.375, 0.5, 0.625], "sts_corr": [-0.1, 0.02, None]}
-
-
-def scores(number: int, seed: int, epoch: int) -> dict[str, float]:
-    """Three metrics that tell model, seed and epoch apart."""
-    base = 0.3 + 0.02 * number + 0.003 * seed + 0.001 * epoch
-    return {"sst_acc": base, "para_acc": base + 0.2, "sts_corr": base - 0.1}
-
-
-def with_overall(values: dict[str, float]) -> dict[str, float]:
-    return values | {"overall": sum(values[name] for name in PARTS.values()) / 3}
-
-
-def record_stepwise(row_id: str, seed: int, epochs: int) -> dict:
-    """A record of that row as a run writes it: an epoch holds the dev scores of the trained tasks alone."""
-    number, spec = list(MODELS).index(row_id), MODELS[row_id].specs[0]
-    trained = [task.name for task in spec.trained_tasks]
-    history = []
-    for epoch in range(1, epochs + 1):
-        dev = {PARTS[task]: scores(number, seed, epoch)[PARTS[task]] for task in trained}
-        dev["overall"] = with_overall(dev)["overall"] if len(trained) == 3 else None
-        losses = {task: place + 1 / epoch + number for place, task in enumerate(trained)}
-        history.append({"epoch": epoch, "train_loss": losses, "dev": dev})
-    made = {"run_id": f"{row_id}-s{seed}", "spec": to_dict(spec) | {"seed": seed}, "history": history}
-    made["metrics"] = {"dev": with_overall(scores(number, seed, epochs))}
-    return made | {"untrained_heads": HEADS if len(trained) == 1 else {}}
-
-
-def study(seeds: tuple[int, ...] = (0, 1), epochs: int = 3, failed: tuple[str, ...] = ()) -> Results:
-    found = {
-        name: RowResult(row, () if name in failed else tuple(record_stepwise(name, seed, epochs) for seed in seeds))
-        for name, row in MODELS.items()
-    }
-    return Results(found)
 
 
 def test_the_way_to_the_best_model_follows_the_bases() -> None:
@@ -403,7 +325,7 @@ def test_steps_are_differences_to_the_base_within_one_seed_and_as_printed() -> N
     assert printed["Model F"] == pytest.approx(0.548 - 0.526)
     assert printed["Baseline"] == pytest.approx(0.256)
     for seed in (0, 1):
-        one, base = (with_overall(scores(number, seed, 3))["overall"] for number in (6, 4))
+        one, base = (with_overall(told_apart(number, seed, 3))["overall"] for number in (6, 4))
         line = frame.loc["Model F", "here", seed]
         assert (line["start"], line["stop"], line["gain"]) == pytest.approx((base, one, one - base))
 
@@ -412,14 +334,14 @@ def test_a_failed_base_leaves_the_step_out_and_the_report_in() -> None:
     frame = compare.steps(study(failed=("bertpp_model_d",)))
     without = frame[frame["source"] == "here"]
     assert not {"Model D", "Model E", "Model F"} & set(without["label"]) and "Model G" in set(without["label"])
-    assert set(frame.loc[frame["source"] == "reported", "label"]) == set(TABLE_1)
+    assert set(frame.loc[frame["source"] == "reported", "label"]) == {of.label for of in MODELS.values()}
 
 
 def test_heads_are_scored_draw_by_draw_against_the_best_model_of_the_same_seed() -> None:
     frame = compare.random_heads(study(), "bertpp_baseline", "bertpp_model_h").set_index(["seed", "draw", "metric"])
     for seed in (0, 1):
-        sst = scores(0, seed, 3)["sst_acc"]
-        best = with_overall(scores(8, seed, 3))["overall"]
+        sst = told_apart(0, seed, 3)["sst_acc"]
+        best = with_overall(told_apart(8, seed, 3))["overall"]
         mine = (sst + 0.5 + 0.02) / 3
         line = frame.loc[seed, 2, "overall"]
         assert (line["value"], line["gain_percent"]) == pytest.approx((mine, 100 * (best - mine) / mine))
@@ -436,7 +358,7 @@ def test_head_table_gives_the_range_over_the_draws() -> None:
     drawn = HEADS["para_acc"]
     wanted = [0.437, min(drawn), statistics.median(drawn), max(drawn)]
     assert line["baseline"].tolist() == pytest.approx(wanted)
-    best = scores(8, 0, 3)["para_acc"]
+    best = told_apart(8, 0, 3)["para_acc"]
     percents = sorted(100 * (best / value - 1) for value in drawn)
     assert line["gain in percent"].tolist() == pytest.approx([80.32, *percents])
     assert table["", "random heads"]["STS Pearson r"] == 2
@@ -449,36 +371,15 @@ def test_nothing_finished_gives_frames_without_lines() -> None:
     assert set(compare.steps(results)["source"]) == {"reported"}
 
 
-
 AGAINST = Baselines({"sst_acc": 0.28, "para_acc": 0.63, "sts_corr": 0.0}, Results())
 
 
-BASELINE, SMART, PCGRAD = "siar_baseline_sst", "siar_smart_sst_lam10", "siar_mtl_pcgrad"
-
-
-def record_smart(run_id: str, seed: int = 0, **fields: object) -> dict:
-    values = {"sst_acc": 0.5, "para_acc": 0.6, "sts_corr": 0.3, "overall": 0.4}
-    return {
-        "run_id": run_id,
-        "spec": {"seed": seed, "tasks": [{"name": name} for name in ("sst", "para", "sts")]},
-        "metrics": {"dev": values, "train": {name: number + 0.1 for name, number in values.items()}},
-        "history": [{"epoch": 1, "wall_s": 2.0, "dev": values}, {"epoch": 2, "wall_s": 4.0, "dev": values}],
-        "counts": {"updates": 12, "examples": {"sst": 100, "para": 20}},
-        "untrained_heads": {},
-        "trace": {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]},
-    } | fields
-
-
-def result_smart(row_id: str, *records: dict) -> RowResult:
-    return RowResult(row(row_id), records)
-
-
 def test_costs_are_epoch_seconds_over_updates_and_examples_and_a_failed_row_stays_as_a_hole() -> None:
-    slow = record_smart("b-s0", history=[{"epoch": 1, "wall_s": 24.0}])
+    slow = named_run("b-s0", history=[{"epoch": 1, "wall_s": 24.0}])
     results = {
-        BASELINE: result_smart(BASELINE, record_smart("a-s0")),
-        SMART: result_smart(SMART, slow, record_smart("b-s1", 1)),
-        PCGRAD: result_smart(PCGRAD),
+        BASELINE: result(BASELINE, named_run("a-s0")),
+        SMART: result(SMART, slow, named_run("b-s1", 1)),
+        PCGRAD: result(PCGRAD),
     }
     costs = compare.costs(results)
     assert costs.loc[BASELINE, ["minutes quoted", "updates", "examples", "seconds"]].tolist() == [15, 12, 120, 6.0]
@@ -492,8 +393,8 @@ def test_costs_are_epoch_seconds_over_updates_and_examples_and_a_failed_row_stay
 
 
 def test_sweep_puts_every_run_at_its_lambda_and_redraws_beside_it() -> None:
-    drawn = record_smart("b-s0", untrained_heads={"para_acc": [0.4, None, 0.5]})
-    plain, smoothed = result_smart(BASELINE, record_smart("a-s0")), result_smart(SMART, drawn)
+    drawn = named_run("b-s0", untrained_heads={"para_acc": [0.4, None, 0.5]})
+    plain, smoothed = result(BASELINE, named_run("a-s0")), result(SMART, drawn)
     frame = compare.sweep({BASELINE: plain, SMART: smoothed}, AGAINST)
     assert frame.groupby("metric", sort=False)["constant"].first().tolist() == [0.28, 0.63, 0.0]
     ours = frame[frame["source"] == "here"].set_index(["lambda", "metric"])["value"]
@@ -509,7 +410,7 @@ def test_sweep_puts_every_run_at_its_lambda_and_redraws_beside_it() -> None:
 
 
 def test_no_record_at_all_breaks_no_frame() -> None:
-    results = {name: replace(result_smart(name), records=()) for name in (BASELINE, SMART, PCGRAD)}
+    results = {name: replace(result(name), records=()) for name in (BASELINE, SMART, PCGRAD)}
     store = SimpleNamespace(probes=None, predictions=None)
     assert set(compare.sweep_table(compare.sweep(results, AGAINST)).columns.get_level_values(1)) == {
         "lambda",
@@ -517,7 +418,6 @@ def test_no_record_at_all_breaks_no_frame() -> None:
     }
     assert updates.conflicts(store, results).empty
     assert len(compare.costs(results)) == 3
-
 
 
 def test_both_lines_are_read_without_data_and_agree_with_the_data_card(monkeypatch, tmp_path) -> None:
@@ -536,21 +436,16 @@ def test_both_lines_are_read_without_data_and_agree_with_the_data_card(monkeypat
 BEST, FROZEN = "slapbert_smart_annealed_slapbert", "slapbert_basebert_frozen"
 
 
-def result_embeddings(row_id: str, *run_ids: str, **record: object) -> RowResult:
-    records = [{"run_id": name, "spec": {"seed": seed}, **record} for seed, name in enumerate(run_ids)]
-    return RowResult(row(row_id), tuple(records))
-
-
-def scored_embeddings(row_id: str, train: dict, dev: dict) -> RowResult:
+def scored_on_both(row_id: str, train: dict, dev: dict) -> RowResult:
     facts = {"metrics": {"train": train, "dev": dev}, "undefined": {"train": {}, "dev": {}}}
     spec = {"seed": 0, "tasks": [{"name": name} for name in ("sst", "para", "sts")]}
-    return result_embeddings(row_id, "a", share=1.0, under_trained=False, **facts | {"spec": spec})
+    return with_arrays(row_id, "a", share=1.0, under_trained=False, **facts | {"spec": spec})
 
 
 def test_scores_of_a_figure_are_those_of_the_reports_formula() -> None:
-    held = {"slapbert_setup1": scored_embeddings("slapbert_setup1", {}, {"sst_acc": 0.5, "overall_normalised": 0.6})}
-    long = compare.bars(held, Baselines({}, Results()))
-    assert "overall" not in set(long["metric"]) and "overall_normalised" in set(long["metric"])
+    held = {"slapbert_setup1": scored_on_both("slapbert_setup1", {}, {"sst_acc": 0.5, "overall_normalised": 0.6})}
+    frame = compare.bars(held, Baselines({}, Results()))
+    assert "overall" not in set(frame["metric"]) and "overall_normalised" in set(frame["metric"])
 
 
 def test_the_numbers_of_a_split_are_those_that_table_6_prints() -> None:
@@ -575,11 +470,10 @@ def test_ranking_turns_round_where_the_formulas_do() -> None:
     held = {of.id: RowResult(of, ()) for of in rows("slapbert", "table1")}
     pretrain = "slapbert_individual_pretrain"
     held[FROZEN] = replace(
-        held[FROZEN], records=scored_embeddings(FROZEN, {}, {"overall": 0.5, "overall_normalised": 0.6}).records
+        held[FROZEN], records=scored_on_both(FROZEN, {}, {"overall": 0.5, "overall_normalised": 0.6}).records
     )
     table = compare.ranking(held)
     # By the report's own numbers 0.537 against 0.519, but in the plain mean 0.402 against 0.426.
     assert table.loc[FROZEN, ("printed", "normalised")] == 1 and table.loc[pretrain, ("printed", "normalised")] == 2
     assert table.loc[FROZEN, ("printed", "raw")] == 2 and table.loc[pretrain, ("printed", "raw")] == 1
     assert table.loc[FROZEN, ("here", "raw")] == 1 and table["here", "raw"].isna().sum() == 2
-

@@ -1,4 +1,4 @@
-"""Tables about runs: means and differences against hand calculation, and holes that say what they are."""
+"""What is declared is shown as the reports print it: changes, ticks and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ def test_changes_name_every_field_of_a_row_and_nothing_for_the_base() -> None:
         ["tasks.sts.pair_method", "separate", "pair"],
     ]
     assert frame.iloc[0]["field"] == "the base of this table"
-
 
 
 MODELS = {row.id: row for row in rows("bertpp", "table2")}
@@ -53,4 +52,3 @@ def test_batches_under_cycling_are_the_printed_ones_at_batch_eight() -> None:
     frame = declared.batch_frame()
     assert frame["printed"].tolist() == frame["at batch 8"].tolist() == [755, 17688, 2243]
     assert frame["at batch 16"].tolist() == [378, 8844, 2240]
-

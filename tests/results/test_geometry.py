@@ -5,33 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import Arrays, with_arrays
 
-from common.declare.rows import row
 from common.results import geometry
-from common.runs.session import RowResult
 
 BEST, FROZEN = "slapbert_smart_annealed_slapbert", "slapbert_basebert_frozen"
 
 
 CENTRES = 10 * np.eye(3, 6)
-
-
-class Store:
-    """Arrays of runs; a name without arrays has none."""
-
-    def __init__(self, **runs: dict[str, np.ndarray]):
-        self.runs = runs
-
-    def probes(self, run_id: str) -> dict[str, np.ndarray]:
-        return self.runs.get(run_id, {})
-
-    def predictions(self, run_id: str) -> dict[str, np.ndarray]:
-        return {"sst": self.runs[run_id]["scores"]}
-
-
-def result(row_id: str, *run_ids: str, **record: object) -> RowResult:
-    records = [{"run_id": name, "spec": {"seed": seed}, **record} for seed, name in enumerate(run_ids)]
-    return RowResult(row(row_id), tuple(records))
 
 
 def sentences(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -61,8 +42,8 @@ def silhouette_by_hand(vectors: np.ndarray, labels: np.ndarray, i: int) -> float
 
 def test_silhouettes_are_those_of_each_space_and_of_the_control() -> None:
     held, other = sentences(np.random.default_rng(0)), sentences(np.random.default_rng(1))
-    store = Store(a=held, b=other)
-    frame = geometry.sentence_map(store, result(BEST, "a"), result(FROZEN, "b"))
+    store = Arrays(a=held, b=other)
+    frame = geometry.sentence_map(store, with_arrays(BEST, "a"), with_arrays(FROZEN, "b"))
     labels = held["sst_vector_labels"]
     assert frame["class"].tolist() == labels.tolist() and set(frame["run_id"]) == {"a"}
     spaces = {"full": held["sst_vectors"], "frozen": other["sst_vectors"]}
@@ -77,8 +58,8 @@ def test_silhouettes_are_those_of_each_space_and_of_the_control() -> None:
 
 
 def test_maps_are_the_same_on_every_run_within_their_units_and_keep_neighbours() -> None:
-    store = Store(a=sentences(np.random.default_rng(0)))
-    first, second = (geometry.sentence_map(store, result(BEST, "a")) for _ in range(2))
+    store = Arrays(a=sentences(np.random.default_rng(0)))
+    first, second = (geometry.sentence_map(store, with_arrays(BEST, "a")) for _ in range(2))
     pd.testing.assert_frame_equal(first, second)
     assert "silhouette_frozen" not in first
     for axes in (geometry.PLANE, geometry.SPACE):
@@ -92,7 +73,7 @@ def test_maps_are_the_same_on_every_run_within_their_units_and_keep_neighbours()
 
 def test_pairs_of_both_ends_share_one_map_and_lengths_are_of_the_drawn_lines() -> None:
     held = pairs(np.random.default_rng(0))
-    frame = geometry.pair_map(Store(a=held), result(BEST, "a"), "sts")
+    frame = geometry.pair_map(Arrays(a=held), with_arrays(BEST, "a"), "sts")
     assert len(frame) == 32 and frame["side"].tolist() == [0, 1] * 16
     assert frame[frame["shown"]]["end"].unique().tolist() == ["similar"]
     other = geometry.shown(frame, "dissimilar")
@@ -113,7 +94,7 @@ def test_pairs_of_both_ends_share_one_map_and_lengths_are_of_the_drawn_lines() -
 def test_separation_counts_pairs_in_the_right_order() -> None:
     distance, score = np.array([1.0, 2.0, 5.0, 3.0, 4.0, 6.0, 3.5]), np.array([4.0, 5.0, 4.2, 0.0, 1.0, 0.5, 2.5])
     arrays = {"sts_distances": distance, "sts_cosine_distances": distance / 10, "sts_distance_labels": score}
-    frame = geometry.distances(Store(a=arrays, b=arrays), {BEST: result(BEST, "a", "b")})
+    frame = geometry.distances(Arrays(a=arrays, b=arrays), {BEST: with_arrays(BEST, "a", "b")})
     assert frame["end"].tolist()[:7] == ["similar"] * 3 + ["dissimilar"] * 3 + ["between"]
     line = geometry.separation_table(frame).set_index("space").loc["full space, Euclidean"]
     wins = [(low > high) for high in distance[:3] for low in distance[3:6]]
@@ -129,8 +110,8 @@ def test_what_is_missing_or_collapsed_stays_a_hole() -> None:
     one_place |= {"sts_vectors": np.ones((16, 2, 6)), "sts_vector_labels": np.repeat([4.4, 0.8], 8)}
     one_place |= {"sts_distances": np.zeros(9), "sts_cosine_distances": np.zeros(9)}
     one_place |= {"sts_distance_labels": np.linspace(0, 5, 9)}
-    for of in (result(BEST), result(BEST, "nothing"), result(BEST, "same")):
-        store = Store(same=one_place)
+    for of in (with_arrays(BEST), with_arrays(BEST, "nothing"), with_arrays(BEST, "same")):
+        store = Arrays(same=one_place)
         assert geometry.sentence_map(store, of, of).empty
         found = geometry.pair_map(store, of, "sts")
         assert found.empty and geometry.shown(found, "similar").empty and geometry.map_distances(found).empty
@@ -138,4 +119,3 @@ def test_what_is_missing_or_collapsed_stays_a_hole() -> None:
     table = geometry.separation_table(geometry.distances(store, {BEST: of}), found)
     assert table["ROC area"].isna().all() and len(table) == 2
     assert geometry.separation_table(found).empty and geometry.distances(store, {}).empty
-

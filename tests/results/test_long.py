@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_runs import APART, COSINE, MODELS, PAIR, grown, record, result, study, told_apart, with_overall
 
 from common.declare.rows import reports, row, rows
-from common.declare.strict import to_dict
 from common.results import compare, long
 from common.results.long import Baselines, constant_scores, is_zero_shot, zero_shot_rows
 from common.runs.session import Results, RowResult
 
 NOTHING = Baselines({}, Results())
-
-
-PAIR, APART, COSINE = "swissbert_pair", "swissbert_no_extension", "swissbert_cosine_similarity"
-
-
-def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: float | None) -> dict:
-    spec = replace(row(row_id).specs[0], seed=seed)
-    return {
-        "run_id": f"{spec.run_id}",
-        "spec": to_dict(spec),
-        "share": 0.05,
-        "under_trained": True,
-        "metrics": {"dev": metrics},
-        "undefined": {"dev": undefined or {}},
-        "history": [{"epoch": 1, "train_loss": {"sst": 1.5}, "dev": metrics, "train": metrics}],
-        "probes": {"examples": []},
-    }
-
-
-def result(row_id: str, *records: dict, failures: tuple = (), coincides_with: str | None = None) -> RowResult:
-    return RowResult(row(row_id), records, failures, coincides_with)
 
 
 def test_history_has_every_metric_and_loss_once_a_seed() -> None:
@@ -77,15 +55,6 @@ def test_every_row_of_the_study_has_a_family_with_a_colour() -> None:
     assert isinstance(compare.comparison({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.1))}, NOTHING), pd.DataFrame)
 
 
-def grown(row_id: str, seed: int, *epochs: tuple[str, float, float]) -> dict:
-    """A record whose epochs are (task trained, train accuracy, dev accuracy) of SST."""
-    history = [
-        {"epoch": i, "train_loss": {task: 1.0}, "train": {"sst_acc": train}, "dev": {"sst_acc": dev}}
-        for i, (task, train, dev) in enumerate(epochs, start=1)
-    ]
-    return record(row_id, seed) | {"history": history}
-
-
 def test_phases_of_a_sequential_run_stand_in_its_history() -> None:
     of = grown("slapbert_individual_pretrain", 0, ("para", 0.2, 0.2), ("sst", 0.9, 0.5), ("sts", 0.2, 0.2))
     frame = long.history({of["run_id"]: RowResult(row("slapbert_individual_pretrain"), (of,))})
@@ -98,49 +67,6 @@ def test_phases_of_a_sequential_run_stand_in_its_history() -> None:
     assert set(frame["last"]) == {3}
 
 
-
-MODELS = {row.id: row for row in rows("bertpp", "table2")}
-
-
-PARTS = {"sst": "sst_acc", "para": "para_acc", "sts": "sts_corr"}
-
-
-HEADS = {"para_acc": [0.375, 0.5, 0.625], "sts_corr": [-0.1, 0.02, None]}
-
-
-def scores(number: int, seed: int, epoch: int) -> dict[str, float]:
-    """Three metrics that tell model, seed and epoch apart."""
-    base = 0.3 + 0.02 * number + 0.003 * seed + 0.001 * epoch
-    return {"sst_acc": base, "para_acc": base + 0.2, "sts_corr": base - 0.1}
-
-
-def with_overall(values: dict[str, float]) -> dict[str, float]:
-    return values | {"overall": sum(values[name] for name in PARTS.values()) / 3}
-
-
-def record_stepwise(row_id: str, seed: int, epochs: int) -> dict:
-    """A record of that row as a run writes it: an epoch holds the dev scores of the trained tasks alone."""
-    number, spec = list(MODELS).index(row_id), MODELS[row_id].specs[0]
-    trained = [task.name for task in spec.trained_tasks]
-    history = []
-    for epoch in range(1, epochs + 1):
-        dev = {PARTS[task]: scores(number, seed, epoch)[PARTS[task]] for task in trained}
-        dev["overall"] = with_overall(dev)["overall"] if len(trained) == 3 else None
-        losses = {task: place + 1 / epoch + number for place, task in enumerate(trained)}
-        history.append({"epoch": epoch, "train_loss": losses, "dev": dev, "train": {}})
-    made = {"run_id": f"{row_id}-s{seed}", "spec": to_dict(spec) | {"seed": seed}, "history": history}
-    made["metrics"] = {"dev": with_overall(scores(number, seed, epochs))}
-    return made | {"untrained_heads": HEADS if len(trained) == 1 else {}}
-
-
-def study(seeds: tuple[int, ...] = (0, 1), epochs: int = 3, failed: tuple[str, ...] = ()) -> Results:
-    found = {
-        name: RowResult(row, () if name in failed else tuple(record_stepwise(name, seed, epochs) for seed in seeds))
-        for name, row in MODELS.items()
-    }
-    return Results(found)
-
-
 @pytest.mark.parametrize("metric", ["sst_acc", "sts_corr", "overall", "sst_loss", "sts_loss", "total_loss"])
 @pytest.mark.parametrize(("seeds", "epochs"), [((0, 1), 3), ((0,), 1)])
 def test_curves_have_one_line_per_model_seed_and_epoch_with_its_value(metric: str, seeds: tuple, epochs: int) -> None:
@@ -151,9 +77,9 @@ def test_curves_have_one_line_per_model_seed_and_epoch_with_its_value(metric: st
         has_all_losses = number > 0
         for seed in seeds:
             for epoch in range(1, epochs + 1):
-                dev = with_overall(scores(number, seed, epoch))
+                dev = with_overall(told_apart(number, seed, epoch))
                 if number == 0:  # two heads are untrained: they stay where they end
-                    final = scores(0, seed, epochs)
+                    final = told_apart(0, seed, epochs)
                     dev = with_overall(dev | {"para_acc": final["para_acc"], "sts_corr": final["sts_corr"]})
                 losses = {"sst_loss": 1 / epoch + number}
                 if has_all_losses:
@@ -193,7 +119,6 @@ def test_zero_shot_rows_are_those_that_compare_by_cosine_without_training() -> N
     found = [of.id for of in zero_shot_rows()]
     assert "swissbert_zero_shot_cosine" in found and len(found) == len(set(found))
     assert not is_zero_shot(row("swissbert_pair_untrained")) and not is_zero_shot(row("swissbert_cosine_similarity"))
-
 
 
 def test_scores_hold_what_is_printed_what_was_measured_and_the_baselines() -> None:

@@ -1,4 +1,4 @@
-"""What Gu's tables say of subsets, thresholds, cosines and conflicts is what the stored runs hold."""
+"""Subsets of a dev set hold the examples that their names say, and scores on them count those alone."""
 
 from __future__ import annotations
 
@@ -21,87 +21,6 @@ from common.results import subsets
 from common.runs.record import Record
 from common.runs.session import Failure, RowResult
 
-LABELS = np.array([1, 1, 0, 0, 0, 1, 0])
-
-
-PARA = "gu_para_cos_mean_t075"
-
-
-class Lab(SimpleNamespace):
-    """Two cards and stored scores; no data and no model."""
-
-    report_only = True
-
-    def card(self, name: str, measure: object) -> dict:
-        return self.store.card(name)
-
-
-def lab_with(scores: dict[str, np.ndarray], labels: np.ndarray = LABELS, probes: dict | None = None) -> Lab:
-    """Scores as the store gives them back: half precision, then float32."""
-    held = {run_id: {"para": s.astype(np.float16).astype(np.float32)} for run_id, s in scores.items()}
-    rows = {
-        "persons": "0 1",
-        "swaps": "0",
-        "alike": "3 4",
-        "nearly_identical": "3",
-        "unparted": "",
-        "low": "",
-        "high": "",
-    }
-    cards = {
-        "labels": {"para": " ".join(map(str, labels))},
-        "words": {f"para {name}": found for name, found in rows.items()},
-    }
-    store = SimpleNamespace(card=cards.get, predictions=held.get, probes=lambda run_id: probes or {})
-    return Lab(store=store)
-
-
-def record(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS, seed: int = 0, **more) -> dict:
-    spec = profile_named("quick").apply(replace(row(row_id).specs[0], seed=seed))
-    threshold = 0.0 if scores.ndim == 1 and spec.task("para").loss == "bce" else spec.task("para").threshold
-    accuracy = sum(bool(s > threshold) == bool(label) for s, label in zip(scores, labels, strict=True)) / len(labels)
-    metrics = {"dev": {"para_acc": accuracy}} | more.pop("metrics", {})
-    return {"run_id": run_id, "spec": to_dict(spec), "metrics": metrics, "history": [], "parts_of": None} | more
-
-
-def result(row_id: str, *records: dict) -> RowResult:
-    kept = [{key: value for key, value in found.items() if key != "parts_of"} for found in records]
-    return RowResult(row(row_id), tuple(kept))
-
-
-@pytest.fixture
-def frame() -> pd.DataFrame:
-    first = np.array([0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.4], dtype=np.float32)
-    second = np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.4], dtype=np.float32)
-    lab = lab_with({"a-s0": first, "b-s1": second, "c-s0": -first})
-    results = {
-        PARA: result(PARA, record(PARA, "a-s0", first), record(PARA, "b-s1", second, seed=1)),
-        "gu_final": result("gu_final", record("gu_final", "c-s0", -first)),
-    }
-    return subsets.subset_frame(lab, results, ("para",))
-
-
-def test_accuracy_by_label_stands_beside_what_the_report_prints(frame: pd.DataFrame) -> None:
-    table = subsets.label_table(frame).set_index(["model", "true label"])
-    final = table.loc[row("gu_final").label]
-    assert final["reported"].to_dict() == {"both": 0.888, "paraphrases": 0.857, "non-paraphrases": 0.906}
-    assert final["here"].tolist() == [pytest.approx(4 / 7), 0.0, 1.0] and (final["seeds"] == 1).all()
-    assert final["difference"].iloc[2] == pytest.approx(1.0 - 0.906)
-    cosine = table.loc[row(PARA).label]
-    assert cosine["seeds"].iloc[0] == 2 and cosine["sd"].iloc[1] == pytest.approx(np.std([2 / 3, 1.0], ddof=1))
-    assert cosine["reported"].iloc[1:].isna().all()
-
-
-def test_error_rates_compare_a_subset_with_all_pairs_of_its_label(frame: pd.DataFrame) -> None:
-    table = subsets.error_frame(frame[frame["run_id"] == "a-s0"]).set_index("error")
-    assert table.loc["missed paraphrases", "rate over all"] == pytest.approx(1 / 3)
-    assert table.loc["missed paraphrases", "ratio"] == pytest.approx(0.5 / (1 / 3))
-    assert table.loc["false alarms", "ratio"] == pytest.approx(0.5 / 0.25)
-    never_wrong = subsets.error_frame(frame[frame["run_id"] == "c-s0"]).set_index("error").loc["false alarms"]
-    assert never_wrong["rate over all"] == 0 and np.isnan(never_wrong["ratio"])
-
-
-
 QUESTIONS = [
     ("How do I mend my bike?", "how do you mend your bike"),  # swapped
     ("How do I mend a bike?", "Can you mend your old bike"),  # persons, in other words
@@ -122,7 +41,7 @@ REVIEWS = ["A fine film, but long.", "A buttery film.", "Such a Meaningless  dow
 PARA = "gu_para_cos_mean_t075"
 
 
-class LabWords(SimpleNamespace):
+class Lab(SimpleNamespace):
     """Two cards and stored scores; no data and no model."""
 
     report_only = True
@@ -131,9 +50,9 @@ class LabWords(SimpleNamespace):
         return self.store.card(name)
 
 
-def lab_with_words(
+def lab_with(
     scores: dict[str, np.ndarray | dict[str, np.ndarray]], labels: dict[str, np.ndarray] | np.ndarray = LABELS
-) -> LabWords:
+) -> Lab:
     """Scores as the store gives them back: half precision, then float32; Quora's where no task is named."""
     held = {
         run_id: {task: s.astype(np.float16).astype(np.float32) for task, s in found.items()}
@@ -145,17 +64,17 @@ def lab_with_words(
     found["sst"] = subsets.review_words(REVIEWS) | {"word_score": np.array([1.0, 3.0, 0.0, 2.0])}
     card = {f"{task} {name}": " ".join(map(str, v)) for task, parts in found.items() for name, v in parts.items()}
     cards = {"labels": {task: " ".join(map(str, v)) for task, v in labels.items()}, "words": card}
-    return LabWords(store=SimpleNamespace(card=cards.get, predictions=held.get))
+    return Lab(store=SimpleNamespace(card=cards.get, predictions=held.get))
 
 
-def record_words(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS, seed: int = 0) -> dict:
+def record(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LABELS, seed: int = 0) -> dict:
     spec = profile_named("quick").apply(replace(row(row_id).specs[0], seed=seed))
     threshold = 0.0 if spec.task("para").loss == "bce" else spec.task("para").threshold
     accuracy = sum(bool(s > threshold) == bool(label) for s, label in zip(scores, labels, strict=True)) / len(labels)
     return Record({"run_id": run_id, "spec": to_dict(spec), "metrics": {"dev": {"para_acc": accuracy, "sst_acc": 0.5}}})
 
 
-def result_words(row_id: str, *records: dict) -> RowResult:
+def result(row_id: str, *records: dict) -> RowResult:
     return RowResult(row(row_id), records)
 
 
@@ -233,47 +152,50 @@ def test_answers_from_half_precision_agree_with_the_accuracy_of_full_precision(r
     scores = np.clip(rng.normal(0.6 + 0.2 * labels, 0.15), -1, 1).astype(np.float32)
     if row_id == "gu_para_concat_sep_cls_1l":
         scores = ((scores - 0.7) * 20).astype(np.float32)
-    ours = record_words(row_id, "r-s0", scores, labels)
-    correct = subsets.answers(lab_with_words({"r-s0": scores}, labels), ours, "para") == labels
+    ours = record(row_id, "r-s0", scores, labels)
+    correct = subsets.answers(lab_with({"r-s0": scores}, labels), ours, "para") == labels
     assert correct.mean() == pytest.approx(ours["metrics"]["dev"]["para_acc"], abs=1e-3)
 
 
 def test_scores_that_half_precision_rounds_onto_the_threshold_are_no_mismatch() -> None:
     scores = np.array([0.75004, 0.75004, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
-    ours = record_words(PARA, "r-s0", scores)
+    ours = record(PARA, "r-s0", scores)
     assert ours["metrics"]["dev"]["para_acc"] == 1.0 and np.float16(scores[0]) == 0.75
-    found = subsets.answers(lab_with_words({"r-s0": scores}), ours, "para") == LABELS
+    found = subsets.answers(lab_with({"r-s0": scores}), ours, "para") == LABELS
     assert found.tolist() == [False, False, *[True] * 5]
 
 
 def test_classes_that_half_precision_makes_equal_are_no_mismatch_and_others_are() -> None:
     logits = np.eye(5, dtype=np.float32)[[0, 1, 1, 2]]
     logits[0, 1], labels = 0.9999, {"sst": np.array([0, 1, 3, 3])}
-    ours = Record(record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}})
-    assert subsets.answers(lab_with_words({"r-s0": {"sst": logits}}, labels), ours, "sst").tolist() == [0, 1, 1, 2]
+    ours = Record(record(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}})
+    assert subsets.answers(lab_with({"r-s0": {"sst": logits}}, labels), ours, "sst").tolist() == [0, 1, 1, 2]
     with pytest.raises(StudyError, match="E-STALE"):
-        subsets.answers(lab_with_words({"r-s0": {"sst": np.eye(5)[[3, 1, 3, 3]]}}, labels), ours, "sst")
+        subsets.answers(lab_with({"r-s0": {"sst": np.eye(5)[[3, 1, 3, 3]]}}, labels), ours, "sst")
 
 
 @pytest.mark.parametrize("labels", [1 - LABELS, LABELS[:-1]])
 def test_labels_of_other_data_are_refused(labels: np.ndarray) -> None:
     scores = np.array([0.9, 0.8, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
     with pytest.raises(StudyError, match="E-STALE.*cards/words.json"):
-        subsets.answers(lab_with_words({"r-s0": scores}, labels), record_words(PARA, "r-s0", scores), "para")
+        subsets.answers(lab_with({"r-s0": scores}, labels), record(PARA, "r-s0", scores), "para")
 
 
 @pytest.fixture
-def frame_words() -> pd.DataFrame:
+def frame() -> pd.DataFrame:
     first = np.array([0.9, 0.1, 0.2, 0.9, 0.1, 0.9, 0.4], dtype=np.float32)
     second = np.array([0.9, 0.9, 0.2, 0.9, 0.9, 0.9, 0.4], dtype=np.float32)
-    lab = lab_with_words({"a-s0": first, "b-s1": second})
-    results = {PARA: result_words(PARA, record_words(PARA, "a-s0", first), record_words(PARA, "b-s1", second, seed=1))}
+    lab = lab_with({"a-s0": first, "b-s1": second, "c-s0": -first})
+    results = {
+        PARA: result(PARA, record(PARA, "a-s0", first), record(PARA, "b-s1", second, seed=1)),
+        "gu_final": result("gu_final", record("gu_final", "c-s0", -first)),
+    }
     return subsets.subset_frame(lab, results, ("para",))
 
 
-def test_subset_accuracies_count_only_their_own_pairs(frame_words: pd.DataFrame) -> None:
-    ours = frame_words[frame_words["run_id"] == "a-s0"].set_index(["subset", "true label"])
-    assert len(frame_words) == 2 * 8 * 3 and not frame_words.duplicated(["run_id", "subset", "true label"]).any()
+def test_subset_accuracies_count_only_their_own_pairs(frame: pd.DataFrame) -> None:
+    ours = frame[frame["run_id"] == "a-s0"].set_index(["subset", "true label"])
+    assert len(frame) == 3 * 8 * 3 and not frame.duplicated(["run_id", "subset", "true label"]).any()
     assert ours.loc[("all pairs", "both"), "value"] == pytest.approx(5 / 7)
     assert ours.loc[("all pairs", "paraphrases"), ["n", "value"]].tolist() == [3, pytest.approx(2 / 3)]
     assert ours.loc[("one says I, the other you", "paraphrases"), "value"] == 0.5
@@ -282,30 +204,50 @@ def test_subset_accuracies_count_only_their_own_pairs(frame_words: pd.DataFrame)
     assert empty["n"] == 0 and np.isnan(empty["value"]) and np.isnan(empty["low"])
 
 
-def test_accuracies_carry_wilsons_interval(frame_words: pd.DataFrame) -> None:
+def test_accuracies_carry_wilsons_interval(frame: pd.DataFrame) -> None:
     """Two of three: 0.2077 to 0.9385 (Wilson 1927; the values of statsmodels' proportion_confint, method wilson)."""
-    line = frame_words[(frame_words["run_id"] == "a-s0") & (frame_words["true label"] == "paraphrases")].iloc[0]
+    line = frame[(frame["run_id"] == "a-s0") & (frame["true label"] == "paraphrases")].iloc[0]
     assert (line["low"], line["high"]) == pytest.approx((0.2077, 0.9385), abs=2e-4)
 
 
-def test_subset_table_has_a_line_a_subset_and_label_and_a_column_a_model(frame_words: pd.DataFrame) -> None:
-    table = subsets.subset_table(frame_words)
+def test_subset_table_has_a_line_a_subset_and_label_and_a_column_a_model(frame: pd.DataFrame) -> None:
+    table = subsets.subset_table(frame)
     assert table[["subset", "true label"]].drop_duplicates().shape[0] == len(table) == 24
     assert table["subset"].drop_duplicates().tolist() == list(subsets.SUBSETS["para"].values())
     persons = table[(table["subset"] == "one says I, the other you") & (table["true label"] == "paraphrases")]
     assert persons[row(PARA).label].item() == pytest.approx((0.5 + 1.0) / 2) and persons["n"].item() == 2
     assert "task" not in table.columns, "one task needs no column"
-    thirds = subsets.subset_table(frame_words, ("low", "high"))
+    thirds = subsets.subset_table(frame, ("low", "high"))
     assert thirds["subset"].drop_duplicates().tolist() == ["lower third of word overlap", "upper third of word overlap"]
+
+
+def test_accuracy_by_label_stands_beside_what_the_report_prints(frame: pd.DataFrame) -> None:
+    table = subsets.label_table(frame).set_index(["model", "true label"])
+    final = table.loc[row("gu_final").label]
+    assert final["reported"].to_dict() == {"both": 0.888, "paraphrases": 0.857, "non-paraphrases": 0.906}
+    assert final["here"].tolist() == [pytest.approx(4 / 7), 0.0, 1.0] and (final["seeds"] == 1).all()
+    assert final["difference"].iloc[2] == pytest.approx(1.0 - 0.906)
+    cosine = table.loc[row(PARA).label]
+    assert cosine["seeds"].iloc[0] == 2 and cosine["sd"].iloc[1] == pytest.approx(np.std([2 / 3, 1.0], ddof=1))
+    assert cosine["reported"].iloc[1:].isna().all()
+
+
+def test_error_rates_compare_a_subset_with_all_pairs_of_its_label(frame: pd.DataFrame) -> None:
+    table = subsets.error_frame(frame[frame["run_id"] == "a-s0"]).set_index("error")
+    assert table.loc["missed paraphrases", "rate over all"] == pytest.approx(1 / 3)
+    assert table.loc["missed paraphrases", "ratio"] == pytest.approx(0.5 / (1 / 3))
+    assert table.loc["false alarms", "ratio"] == pytest.approx(0.5 / 0.25)
+    never_wrong = subsets.error_frame(frame[frame["run_id"] == "c-s0"]).set_index("error").loc["false alarms"]
+    assert never_wrong["rate over all"] == 0 and np.isnan(never_wrong["ratio"])
 
 
 def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
     labels = {"sst": np.array([0, 1, 2, 3]), "sts": np.array([0.0, 1, 5]), "para": LABELS}
     scores = {"sst": np.eye(5)[[0, 1, 1, 2]], "sts": np.array([1.0, 1, 4])}
-    ours = record_words(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}}
-    results = {PARA: result_words(PARA, ours)}
-    frame_words = subsets.subset_frame(lab_with_words({"r-s0": scores}, labels), results, ("sst", "sts"))
-    found = frame_words.set_index(["task", "subset", "quantity"])["value"]
+    ours = record(PARA, "r-s0", np.zeros(7)) | {"metrics": {"dev": {"sst_acc": 0.5}}}
+    results = {PARA: result(PARA, ours)}
+    frame = subsets.subset_frame(lab_with({"r-s0": scores}, labels), results, ("sst", "sts"))
+    found = frame.set_index(["task", "subset", "quantity"])["value"]
     assert found["SST", "says but, though or yet", "accuracy"] == 0.5
     assert found["SST", "plain phrase that swissBERT quotes", "accuracy"] == 0.0
     assert found["STS", "all pairs", "prediction minus label"] == pytest.approx(0.0)
@@ -313,8 +255,8 @@ def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
     assert found["STS", "lower third of word overlap", "prediction minus label"] == 1.0
     table = subsets.correlation_table(
         subsets.correlation_frame(
-            lab_with_words({"r-s0": scores | {"para": np.ones(7)}}, labels),
-            {PARA: result_words(PARA, ours | {"metrics": {"dev": {"sst_acc": 0.5, "para_acc": 3 / 7}}})},
+            lab_with({"r-s0": scores | {"para": np.ones(7)}}, labels),
+            {PARA: result(PARA, ours | {"metrics": {"dev": {"sst_acc": 0.5, "para_acc": 3 / 7}}})},
         )
     )
     r = table.set_index("question")[row(PARA).label]
@@ -330,7 +272,7 @@ def test_scores_and_reviews_are_judged_by_their_own_quantities() -> None:
 
 def test_a_failed_row_leaves_no_line() -> None:
     failed = {PARA: RowResult(row(PARA), (), (Failure(0, "x-s0", "broke", None),))}
-    frame_words = subsets.subset_frame(lab_with_words({}), failed)
-    assert frame_words.empty and subsets.subset_table(frame_words).empty
-    assert subsets.correlation_table(subsets.correlation_frame(lab_with_words({}), failed)).empty
-
+    frame = subsets.subset_frame(lab_with({}), failed)
+    assert frame.empty and subsets.subset_table(frame).empty
+    assert subsets.label_table(frame).empty and subsets.error_frame(frame).empty
+    assert subsets.correlation_table(subsets.correlation_frame(lab_with({}), failed)).empty

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from made_runs import PCGRAD, named_run, result
 
 from common.declare.rows import row
 from common.declare.spec import TaskSpec
@@ -86,27 +87,6 @@ def test_runs_without_a_trace_leave_empty_tables() -> None:
     assert updates.conflict_table(store, results).empty
 
 
-
-BASELINE, SMART, PCGRAD = "siar_baseline_sst", "siar_smart_sst_lam10", "siar_mtl_pcgrad"
-
-
-def record(run_id: str, seed: int = 0, **fields: object) -> dict:
-    values = {"sst_acc": 0.5, "para_acc": 0.6, "sts_corr": 0.3, "overall": 0.4}
-    return {
-        "run_id": run_id,
-        "spec": {"seed": seed, "tasks": [{"name": name} for name in ("sst", "para", "sts")]},
-        "metrics": {"dev": values, "train": {name: number + 0.1 for name, number in values.items()}},
-        "history": [{"epoch": 1, "wall_s": 2.0, "dev": values}, {"epoch": 2, "wall_s": 4.0, "dev": values}],
-        "counts": {"updates": 12, "examples": {"sst": 100, "para": 20}},
-        "untrained_heads": {},
-        "trace": {"tasks": ["sst", "para", "sts"], "pairs": ["para-sts", "sst-para", "sst-sts"]},
-    } | fields
-
-
-def result(row_id: str, *records: dict) -> RowResult:
-    return RowResult(row(row_id), records)
-
-
 @pytest.fixture
 def traces() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
@@ -117,7 +97,7 @@ def traces() -> dict[str, np.ndarray]:
 
 def test_conflicts_keep_every_cosine_with_its_share_below_zero_and_a_running_mean(traces: dict) -> None:
     store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
-    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, record("a-s0"), record("a-s1", 1))})
+    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, named_run("a-s0"), named_run("a-s1", 1))})
     part = frame[(frame["run_id"] == "a-s0") & (frame["of"] == "sst-para")]
     expected = np.delete(traces["a-s0"][:, 1], 3)
     assert part["value"].to_numpy() == pytest.approx(expected) and 4 not in part["update"].tolist()
@@ -130,7 +110,7 @@ def test_conflicts_keep_every_cosine_with_its_share_below_zero_and_a_running_mea
 
 def test_runs_without_traces_give_an_empty_frame_with_its_columns() -> None:
     store = SimpleNamespace(probes=lambda run_id: {})
-    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, record("a-s0"))})
+    frame = updates.conflicts(store, {PCGRAD: result(PCGRAD, named_run("a-s0"))})
     assert frame.empty and {"of", "value", "running", "negative", "mean"} <= set(frame.columns)
 
 
@@ -145,6 +125,8 @@ def test_gradients_of_one_task_are_told_from_those_of_two() -> None:
 def test_a_table_of_several_seeds_has_their_mean() -> None:
     traces = {"a-s0": np.array([[0.5], [-0.5]]), "a-s1": np.array([[0.4], [0.2]])}
     store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
-    runs = [record(name, seed) | {"trace": {"tasks": TASKS, "pairs": ["sst-sts"]}} for seed, name in enumerate(traces)]
+    runs = [
+        named_run(name, seed) | {"trace": {"tasks": TASKS, "pairs": ["sst-sts"]}} for seed, name in enumerate(traces)
+    ]
     line = updates.conflict_table(store, {PCGRAD: result(PCGRAD, *runs)}).iloc[0]
     assert line["mean cosine"] == pytest.approx(0.15) and line["share negative"] == 0.25 and line["updates"] == 2
