@@ -1,6 +1,6 @@
 """Whether a saved figure shows what its report's panel shows: files, finite data that varies, and the runs behind it.
 
-The panels stand in `study/reported/figures.csv`; `plots.save` writes the files.
+The panels stand in `declare/reported/figures.csv`; `plots.save` writes the files.
 """
 
 from __future__ import annotations

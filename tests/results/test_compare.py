@@ -245,20 +245,23 @@ def scored(row_id: str, *scores: float | None) -> RowResult:
     return RowResult(row(row_id), records)
 
 
-def test_results_of_a_table_carry_the_labels_and_numbers_that_stand_in_it() -> None:
-    every = Results((r.id, RowResult(r, ())) for r in rows("swissbert"))
-    found = every.of(rows("swissbert", "table3"))
-    assert list(every.of(["swissbert_pair"])) == ["swissbert_pair"]
-    assert list(found) == list(reported.labels("swissbert", "table3")) and len(found) == 7
-    assert found["swissbert_pair_awl_lr1e5"].row.label == "LR 1e-5, Dropout 0.3, WD 0, AWL LR 1e-5"
-    assert every["swissbert_pair_awl_lr1e5"].row.label.startswith("pair encoding, auto")
-
-
 def test_leaderboards_test_line_stands_beside_the_same_runs() -> None:
     final = Results({"swissbert_final": RowResult(row("swissbert_final"), ())}).of(rows("swissbert", "table4"))
     dev, test = (compare.comparison(final, NOTHING, split=split) for split in ("dev", "test"))
     printed = [frame.loc["swissbert_final", ("Overall, raw", "reported")] for frame in (dev, test)]
     assert printed == [0.754, 0.758]
+
+
+def test_both_sides_of_a_comparison_are_of_the_split_that_is_asked_for() -> None:
+    of, made = row("slapbert_setup1"), record("slapbert_setup1", 0)
+    made |= {"metrics": {"dev": {"sst_acc": 0.5}, "train": {"sst_acc": 0.9}}}
+    results = {of.id: RowResult(of, (made,))}
+    for split, printed, here in ((None, 0.511, 0.5), ("dev", 0.511, 0.5), ("train", 0.984, 0.9)):
+        line = compare.comparison(results, NOTHING, ("sst_acc",), split).loc[of.id, "SST accuracy"]
+        assert (line["reported"], line["here"]) == (printed, here)
+        assert line["difference"] == pytest.approx(here - printed)
+    crossed = compare.comparison(results, NOTHING, ("sst_acc",), "dev", printed="train").loc[of.id, "SST accuracy"]
+    assert (crossed["reported"], crossed["here"]) == (0.984, 0.5)
 
 
 def test_our_dev_scores_may_stand_in_for_a_test_that_has_no_labels() -> None:

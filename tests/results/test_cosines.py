@@ -56,6 +56,19 @@ def test_one_curve_a_pooling_marks_the_thresholds_of_all_its_rows() -> None:
     assert marks.loc[("mean", 0.5), "accuracy"] == pytest.approx(0.5 + 0.3 * np.exp(-((0.5 - 0.61) ** 2)))
 
 
+def test_models_of_another_pooling_or_another_seed_keep_a_curve_each_however_alike() -> None:
+    mean, cls = "gu_para_cos_mean_t050", "gu_para_cos_cls_t050"
+    results = {
+        name: result(name, *(record(name, seed) | {"run_id": f"{name}-s{seed}"} for seed in (0, 1)))
+        for name in (mean, PARA, cls)
+    }
+    frame = cosines.threshold_curves(Arrays({"para_threshold_curve": curve(1)}), results)
+    assert frame["run_id"].unique().tolist() == [*(f"{PARA}-s{seed}" for seed in (0, 1)), f"{cls}-s0", f"{cls}-s1"]
+    assert set(frame["label"]) == {row(PARA).label, row(cls).label}, "one curve has the name of the last of its rows"
+    marks = frame[frame["marked"]].groupby("run_id", sort=False)["threshold"].agg(list)
+    assert marks.tolist() == [[0.5, 0.75], [0.5, 0.75], [0.5], [0.5]]
+
+
 def test_rows_scored_at_other_epochs_keep_a_curve_each() -> None:
     lab, results = cosine_results()
     lab.store.probes("0-s0")["para_threshold_curve"] = curve(0)

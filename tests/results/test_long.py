@@ -153,6 +153,32 @@ def test_pairs_are_of_one_seed_and_lines_without_a_partner_are_left_out() -> Non
     assert found.loc[found["source"] == "reported", "difference"].tolist() == pytest.approx([0.842 - 0.492])
 
 
+def test_pairs_are_of_one_metric_split_and_epoch() -> None:
+    """The two rows differ by another amount in every line that the frame tells apart."""
+    base = grown(APART, 0, ("sst", 0.1, 0.2), ("sst", 0.3, 0.4))
+    other = grown(PAIR, 0, ("sst", 0.11, 0.22), ("sst", 0.33, 0.44))
+    both = long.history({APART: result(APART, base), PAIR: result(PAIR, other)})
+    found = long.paired(both[both["metric"] == "sst_acc"], APART).sort_values(["epoch", "split"])
+    assert set(found["row"]) == {PAIR} and found["base_value"].tolist() == [0.2, 0.1, 0.4, 0.3]
+    assert found[["epoch", "split"]].values.tolist() == [[1, "dev"], [1, "train"], [2, "dev"], [2, "train"]]
+    assert found["difference"].tolist() == pytest.approx([0.02, 0.01, 0.04, 0.03])
+    assert long.paired(both, COSINE).empty, "a base that is not there has no partners"
+
+
+def test_every_score_names_its_row_its_split_and_its_run() -> None:
+    of, made = row("slapbert_setup1"), record("slapbert_setup1", 4)
+    made |= {"metrics": {"dev": {"sst_acc": 0.5, "overall": 0.4}, "train": {"sst_acc": 0.9}}}
+    frame = long.scores({of.id: RowResult(of, (made,))}, metrics=("sst_acc", "overall"))
+    known = [of.id, of.label, long.method(of), "slapbert"]
+    assert frame.astype(object).where(frame.notna(), None).values.tolist() == [
+        [*known, "dev", "sst_acc", "reported", None, None, 0.511],
+        [*known, "dev", "sst_acc", "here", 4, made["run_id"], 0.5],
+        [*known, "dev", "overall", "here", 4, made["run_id"], 0.4],
+        [*known, "train", "sst_acc", "reported", None, None, 0.984],
+        [*known, "train", "sst_acc", "here", 4, made["run_id"], 0.9],
+    ]
+
+
 def test_traces_name_every_update_task_and_pair_and_leave_out_what_was_not_measured() -> None:
     arrays = {"trace_loss": np.array([[1.0, np.nan], [2.0, 3.0]]), "trace_rate": np.array([1.0, 0.5])}
     arrays["trace_cosine"] = np.array([[0.1], [-0.2]])

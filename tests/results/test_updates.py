@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from made_runs import PCGRAD, named_run, result
@@ -122,11 +123,27 @@ def test_gradients_of_one_task_are_told_from_those_of_two() -> None:
     assert table.loc["SST and SST", ["mean cosine", "share negative"]].tolist() == pytest.approx([0.25, 0.25])
 
 
-def test_a_table_of_several_seeds_has_their_mean() -> None:
-    traces = {"a-s0": np.array([[0.5], [-0.5]]), "a-s1": np.array([[0.4], [0.2]])}
+def test_a_table_of_conflicts_is_a_hand_calculation_for_each_seed_and_their_mean() -> None:
+    traces = {
+        # Updates 2 and 3 have one pair alone, update 4 has none and is not counted.
+        "a-s0": np.array([[0.5, -0.2], [-0.4, np.nan], [np.nan, 0.3], [np.nan, np.nan]]),
+        "a-s1": np.array([[0.1, -0.6], [0.2, 0.4], [0.0, 0.2], [0.1, -0.2], [-0.3, -0.1]]),
+        "b-s0": np.array([[-1.0, 1.0]]),
+    }
     store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
-    runs = [
-        named_run(name, seed) | {"trace": {"tasks": TASKS, "pairs": ["sst-sts"]}} for seed, name in enumerate(traces)
+    pairs = {"trace": {"tasks": TASKS, "pairs": ["sst-para", "para-sts"]}}
+    first, second, other = (named_run(name, int(name[-1])) | pairs for name in traces)
+    joint = "siar_joint"
+    table = updates.conflict_table(store, {PCGRAD: result(PCGRAD, first, second), joint: result(joint, other)})
+    # Columns: updates, mean cosine, share negative, mean removed.
+    sst_para = [4, np.mean([0.1 / 2, 0.1 / 5]), np.mean([1 / 2, 1 / 5]), np.mean([0.4 / 2, 0.3 / 5])]
+    para_sts = [4, np.mean([0.1 / 2, -0.3 / 5]), np.mean([1 / 2, 3 / 5]), np.mean([0.2 / 2, 0.9 / 5])]
+    any_pair = [4, np.mean([0.2 / 4, -0.2 / 10]), np.mean([2 / 3, 3 / 5]), np.mean([0.6 / 4, 1.2 / 10])]
+    expected = [
+        *([row(PCGRAD).label, "SST and Quora", *sst_para], [row(PCGRAD).label, "Quora and STS", *para_sts]),
+        *([row(PCGRAD).label, "any pair", *any_pair], [row(joint).label, "SST and Quora", 1, -1.0, 1.0, 1.0]),
+        *([row(joint).label, "Quora and STS", 1, 1.0, 0.0, 0.0], [row(joint).label, "any pair", 1, 0.0, 1.0, 0.5]),
     ]
-    line = updates.conflict_table(store, {PCGRAD: result(PCGRAD, *runs)}).iloc[0]
-    assert line["mean cosine"] == pytest.approx(0.15) and line["share negative"] == 0.25 and line["updates"] == 2
+    wanted = pd.DataFrame(expected, columns=table.columns).set_index(["model", "pair"])
+    pd.testing.assert_frame_equal(table.set_index(["model", "pair"]).loc[wanted.index], wanted)
+    assert len(table) == len(expected)

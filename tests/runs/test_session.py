@@ -16,6 +16,7 @@ from ipykernel import iostream
 
 import common as study
 from common.data import sources
+from common.declare import reported
 from common.declare.profile import profile_named
 from common.declare.strict import to_dict
 from common.errors import StudyError
@@ -209,6 +210,42 @@ def test_report_only_needs_neither_data_nor_encoder(out: Path) -> None:
     record = {"run_id": spec.run_id, "hashes": {"data": {"sst": "x"}, "weights": "y"}, "metrics": {}}
     here.store.write(record, {"sst": np.zeros((2, 5))}, {})
     assert len(here.run([row], seeds=[0])[row.id].records) == 1
+
+
+def test_results_of_a_table_carry_the_labels_and_numbers_that_stand_in_it() -> None:
+    every = session.Results((r.id, session.RowResult(r, ())) for r in study.rows("swissbert"))
+    found = every.of(study.rows("swissbert", "table3"))
+    assert list(found) == list(reported.labels("swissbert", "table3")) and len(found) == 7
+    assert found["swissbert_pair_awl_lr1e5"].row.label == "LR 1e-5, Dropout 0.3, WD 0, AWL LR 1e-5"
+    assert every["swissbert_pair_awl_lr1e5"].row.label.startswith("pair encoding, auto")
+
+
+def test_some_results_keep_the_order_asked_for_and_their_runs() -> None:
+    named = ["swissbert_pair", "swissbert_final", "swissbert_no_extension"]
+    runs = {name: ({"run_id": f"{name}-s0", "spec": {"seed": 0}},) for name in named}
+    every = session.Results((name, session.RowResult(study.row(name), runs[name])) for name in named)
+    chosen = every.of([named[2], study.row(named[0])])
+    assert list(chosen) == [named[2], named[0]] and chosen[named[0]].records == every[named[0]].records
+    assert isinstance(chosen, session.Results) and list(every) == named
+    with pytest.raises(KeyError):
+        every.of(["swissbert_layer_sharing"])
+    other = session.RowResult(study.row(named[0]), ())
+    joined = every.of(named[1:]) | {named[0]: other, named[1]: other}
+    assert isinstance(joined, session.Results) and list(joined) == [named[1], named[2], named[0]]
+    assert joined[named[1]] is other and every[named[1]] is not other
+
+
+def test_a_card_is_measured_once_and_in_report_only_mode_it_must_be_there(out: Path) -> None:
+    measured = []
+
+    def measure() -> dict:
+        measured.append(1)
+        return {"n": len(measured)}
+
+    with pytest.raises(StudyError, match="cards/size.json") as error:
+        lab(report_only=True).card("size", measure)
+    assert error.value.code == "E-MISSING" and not measured
+    assert [here.card("size", measure) for here in (lab(), lab(), lab(report_only=True))] == [{"n": 1}] * 3
 
 
 @pytest.mark.parametrize("changed", ["data", "weights", "config", "tokenizer"])
