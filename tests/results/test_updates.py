@@ -147,3 +147,29 @@ def test_a_table_of_conflicts_is_a_hand_calculation_for_each_seed_and_their_mean
     wanted = pd.DataFrame(expected, columns=table.columns).set_index(["model", "pair"])
     pd.testing.assert_frame_equal(table.set_index(["model", "pair"]).loc[wanted.index], wanted)
     assert len(table) == len(expected)
+
+
+def test_rows_of_two_reports_with_one_label_stay_two_rows() -> None:
+    traces = {"a-s0": np.array([[0.5], [-0.5]]), "b-s0": np.array([[0.4], [0.2]])}
+    store = SimpleNamespace(probes=lambda run_id: {"trace_cosine": traces[run_id]})
+    pairs = {"trace": {"tasks": TASKS, "pairs": ["sst-sts"]}}
+    names = dict(zip(("gu_joint", "siar_joint"), traces, strict=True))
+    assert len({row(name).label for name in names}) == 1
+    table = updates.conflict_table(store, {of: result(of, named_run(run) | pairs) for of, run in names.items()})
+    assert table.loc[table["pair"] == "SST and STS", "mean cosine"].tolist() == pytest.approx([0.0, 0.3])
+
+
+def test_two_rows_that_are_one_run_show_the_same_numbers() -> None:
+    """A profile may make two rows coincide; the running mean and the training loss are of the run, not of both."""
+    arrays = {"trace_cosine": np.linspace(-1, 1, 60).reshape(20, 3), "trace_loss": np.ones((20, 3))}
+    arrays["trace_factor"] = np.linspace(1, 2, 60).reshape(20, 3)
+    store, found = traced("linear", arrays, ("sst-para", "sst-sts", "para-sts"))
+    (one,) = found.values()
+    both = found | {"swissbert_pair_awl_lr1e5": RowResult(row("swissbert_pair_awl_lr1e5"), one.records)}
+    frame = updates.conflicts(store, both)
+    first, second = (part.drop(columns=["row", "label"]).reset_index(drop=True) for _, part in frame.groupby("row"))
+    pd.testing.assert_frame_equal(first, second)
+    pd.testing.assert_frame_equal(first, updates.conflicts(store, found).drop(columns=["row", "label"]))
+    table = updates.loss_weight_table(store, both)
+    assert table["model"].tolist() == [of.row.label for of in both.values() for _ in TASKS]
+    assert table["task"].tolist() == ["SST", "Quora", "STS"] * 2 and table["training loss"].tolist() == [1, 2, 3] * 2

@@ -35,7 +35,7 @@ def conflicts(store: RunStore, results: Results) -> pd.DataFrame:
     """The cosine of two tasks' gradients on the shared parameters at every update that compared them, with its running
     mean, and over all updates and seeds of the row its mean and the share below 0."""
     frame = traces(store, results, ("cosine",)).astype({"value": float})
-    runs, whole = frame.groupby(["run_id", "of"], sort=False)["value"], frame.groupby(["row", "of"])["value"]
+    runs, whole = (frame.groupby(keys, sort=False)["value"] for keys in (["row", "run_id", "of"], ["row", "of"]))
     running = runs.transform(lambda c: c.rolling(max(1, round(WINDOW * len(c))), center=True, min_periods=1).mean())
     return frame.assign(
         running=running, mean=whole.transform("mean"), negative=whole.transform(lambda c: (c < 0).mean())
@@ -50,16 +50,16 @@ def conflict_table(store: RunStore, results: Results) -> pd.DataFrame:
     where that is above 0).
     """
     frame, lines = traces(store, results, ("cosine",)), []
-    for (label, _), part in frame.groupby(["label", "run_id"], sort=False):
+    for (of, label, _), part in frame.groupby(["row", "label", "run_id"], sort=False):
         wide = part.pivot(index="update", columns="of", values="value").astype(float)
         for pair, lowest in ({pair: wide[pair] for pair in wide} | {ANY_PAIR: wide.min(axis=1)}).items():
             every = wide.to_numpy().ravel() if pair == ANY_PAIR else lowest.to_numpy()
-            known = {"model": label, "pair": named(pair), "updates": float(len(wide)), "mean cosine": np.nanmean(every)}
-            shares = {"share negative": (lowest.dropna() < 0).mean(), "mean removed": np.nanmean(np.maximum(-every, 0))}
-            lines.append(known | shares)
-    columns = ["model", "pair", "updates", "mean cosine", "share negative", "mean removed"]
-    means = pd.DataFrame(lines, columns=columns).groupby(["model", "pair"], sort=False, as_index=False).mean()
-    return means.assign(updates=means["updates"].round().astype(int))
+            known = {"row": of, "model": label, "pair": named(pair), "updates": float(len(wide))}
+            found = {"mean cosine": np.nanmean(every), "share negative": (lowest.dropna() < 0).mean()}
+            lines.append(known | found | {"mean removed": np.nanmean(np.maximum(-every, 0))})
+    columns = ["row", "model", "pair", "updates", "mean cosine", "share negative", "mean removed"]
+    means = pd.DataFrame(lines, columns=columns).groupby(columns[:3], sort=False, as_index=False).mean()
+    return means.drop(columns="row").assign(updates=means["updates"].round().astype(int))
 
 
 def loss_weights(store: RunStore, results: Results) -> pd.DataFrame:
@@ -84,17 +84,17 @@ def loss_weight_table(store: RunStore, results: Results) -> pd.DataFrame:
     lowest = {r.run_id: lowest_total(store, r) for _, r, _ in runs_of(results) if r.run_id in set(factors["run_id"])}
     if factors.empty:
         return pd.DataFrame(columns=["model", "task"])
-    ends = factors.sort_values("update").groupby(["label", "run_id", "of"], sort=False)["value"].agg(["first", "last"])
-    last = curves[curves["epoch"] == curves["last"]].set_index(["run_id", "metric"])["value"]
+    ends = factors.groupby(["row", "label", "run_id", "of"], sort=False)["value"].agg(["first", "last"])
+    last = curves[curves["epoch"] == curves["last"]].groupby(["run_id", "metric"])["value"].first()
     table = ends.reset_index().assign(task=lambda f: f["of"].map(TASK_NAMES))
     table["training loss"] = [
         last.get((run, f"{task}_loss"), np.nan) for run, task in zip(table["run_id"], table["of"], strict=True)
     ]
     table["factor x loss"] = table["last"] * table["training loss"]
     table["lowest total"] = table["run_id"].map(lowest)
-    means = table.groupby(["label", "task"], sort=False)
-    columns = ["first", "last", "training loss", "factor x loss"]
-    found = means[columns].mean().assign(**{"lowest total": means["lowest total"].min()}).reset_index()
+    means = table.groupby(["row", "label", "task"], sort=False)
+    found = means[["first", "last", "training loss", "factor x loss"]].mean()
+    found = found.assign(**{"lowest total": means["lowest total"].min()}).reset_index().drop(columns="row")
     return found.rename(columns={"label": "model", "first": "factor at start", "last": "factor at end"})
 
 
