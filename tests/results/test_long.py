@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from made_runs import APART, COSINE, MODELS, PAIR, grown, record, result, study, told_apart, with_overall
+from made_runs import APART, COSINE, MODELS, PAIR, ZERO, grown, record, result, study, told_apart, with_overall
 
 from common.declare.rows import reports, row, rows
 from common.results import compare, long
@@ -122,8 +122,7 @@ def test_zero_shot_rows_are_those_that_compare_by_cosine_without_training() -> N
 
 
 def test_scores_hold_what_is_printed_what_was_measured_and_the_baselines() -> None:
-    zero = "swissbert_zero_shot_cosine"
-    against = Baselines({"sts_corr": 0.0}, Results({zero: result(zero, record(zero, 0, sts_corr=0.83))}))
+    against = Baselines({"sts_corr": 0.0}, Results({ZERO: result(ZERO, record(ZERO, 0, sts_corr=0.83))}))
     frame = long.scores({PAIR: result(PAIR, record(PAIR, 0, sts_corr=0.8), record(PAIR, 1, sts_corr=None))}, against)
     lines = frame[frame["metric"] == "sts_corr"][["row", "source", "seed", "value"]].values.tolist()
     assert [line[:2] for line in lines] == [
@@ -131,7 +130,7 @@ def test_scores_hold_what_is_printed_what_was_measured_and_the_baselines() -> No
         [PAIR, "here"],
         [PAIR, "here"],
         ["constant", "constant"],
-        [zero, "zero-shot"],
+        [ZERO, "zero-shot"],
     ]
     assert [line[3] for line in lines] == pytest.approx([0.842, 0.8, math.nan, 0.0, 0.83], nan_ok=True)
     assert frame[(frame["source"] == "reported") & (frame["split"] == "train")].empty, "swissBERT prints no train score"
@@ -142,6 +141,28 @@ def test_a_score_of_another_split_is_what_any_table_of_the_report_prints() -> No
     assert long.printed_score(of, "sst_acc", "train") == 0.984 and long.printed_score(of, "sst_acc", "dev") == 0.511
     assert math.isnan(long.printed_score(of, "overall", "train")), "SlapBERT prints the other formula"
     assert math.isnan(long.printed_score(row(PAIR), "sst_acc", "train"))
+
+
+def test_a_row_of_several_runs_is_scored_once_and_its_parts_are_no_runs_of_the_row() -> None:
+    joined = record(PAIR, 0, sst_acc=0.5) | {"run_id": "a-s0+b-s0", "parts": ["a-s0", "b-s0"]}
+    results = {PAIR: result(PAIR, joined)}
+    frame = long.scores(results, metrics=("sst_acc",))
+    assert frame.loc[frame["source"] == "here", ["run_id", "value"]].values.tolist() == [["a-s0+b-s0", 0.5]]
+    assert long.history(results).empty and long.traces(SimpleNamespace(probes=None), results).empty
+
+
+@pytest.mark.parametrize(
+    ("row_id", "trained"),
+    [
+        ("siar_baseline_sst", ["sst_acc"]),
+        (PAIR, ["sst_acc", "para_acc", "para_acc_best_threshold", "sts_corr", "overall", "overall_normalised"]),
+        (ZERO, []),
+        ("slapbert_randbert", []),
+    ],
+)
+def test_a_metric_is_trained_where_its_task_is_and_an_overall_where_all_three_are(row_id: str, trained: list) -> None:
+    metrics = ["sst_acc", "para_acc", "para_acc_best_threshold", "sts_corr", "overall", "overall_normalised"]
+    assert [metric for metric in metrics if long.is_trained(row(row_id), metric)] == trained
 
 
 def test_pairs_are_of_one_seed_and_lines_without_a_partner_are_left_out() -> None:
