@@ -59,7 +59,7 @@ def test_named_profiles_and_functions_exist() -> None:
     assert {"quick", "cpu", "gpu", "paper"} <= set(profile.PROFILES)
 
 
-PARTS = {"methods": None, "step": None, "scaling": "series", "study": "grid", "precision": "dev"}
+PARTS = {"rows": None, "methods": None, "step": None, "scaling": "series", "study": "grid", "precision": "dev"}
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS.items())
