@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common import cli
-from common.declare import spec
+from common.declare import profile
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -33,7 +33,7 @@ def test_help_needs_the_standard_library_only() -> None:
 
 
 def test_help_names_every_profile() -> None:
-    assert ", ".join(spec.PROFILES) in " ".join(cli.parser().format_help().split())
+    assert ", ".join(profile.PROFILES) in " ".join(cli.parser().format_help().split())
 
 
 def test_the_examples_are_accepted() -> None:

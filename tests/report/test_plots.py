@@ -298,3 +298,74 @@ def test_one_model_alone_is_drawn_on_the_line_of_its_subset() -> None:
 def test_a_frame_without_lines_becomes_a_marked_hole() -> None:
     figure = plots.subset_accuracy(pd.DataFrame())
     assert "Nothing to draw" in figure.axes[0].texts[0].get_text()
+
+
+def test_label_shares_are_bars_beside_the_reports_and_the_sizes_are_named() -> None:
+    frame = pd.DataFrame(
+        [
+            {"task": task, "label": label, "source": source, "count": count, "share": count / total}
+            for task, source, counts in (
+                ("sst", "here", (3, 1)),
+                ("sst", "reported", (900, 600)),
+                ("para", "here", (2, 6)),
+            )
+            for total in (sum(counts),)
+            for label, count in enumerate(counts)
+        ]
+    )
+    first, second = plots.label_distributions(frame).axes
+    heights = [[round(bar.get_height(), 3) for bar in group] for group in first.containers]
+    assert heights == [[0.75, 0.25], [0.6, 0.4]] and first.get_title() == "SST\nhere n = 4, reported n = 1,500"
+    assert [[bar.get_height() for bar in group] for group in second.containers] == [[0.25, 0.75]]
+
+
+def test_lengths_are_bars_of_their_widths_with_the_mean_dashed_and_the_share_cut_named() -> None:
+    facts = {"mean": 4.5, "max": 700, "limit": 512, "share_truncated": 0.025, "inputs": 1200}
+    bins = [{"from_tokens": 3, "below_tokens": 5, "count": 6}, {"from_tokens": 5, "below_tokens": 9, "count": 2}]
+    axis = plots.token_lengths(pd.DataFrame([{"task": "sst"} | facts | one for one in bins])).axes[0]
+    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axis.patches] == [(3, 2, 6), (5, 4, 2)]
+    assert axis.lines[0].get_xdata()[0] == 4.5 and axis.lines[0].get_linestyle() == "--"
+    assert axis.get_title() == "SST, n = 1,200\nmean 4.5 (dashed), longest 700, 2.5 % cut at 512"
+
+
+def test_what_a_method_adds_is_a_mark_on_its_interval_below_the_methods_name() -> None:
+    known = {"metric": "overall", "low": -0.1, "high": 0.3, "also": ""}
+    lines = [
+        {"method": "PCGrad", "a": "p", "b": "q", "label": "one", "report": "siar", "estimate": 0.1, "seeds": 3},
+        {
+            "method": "PCGrad",
+            "a": "r",
+            "b": "s",
+            "label": "two",
+            "report": "gu",
+            "estimate": 0.2,
+            "seeds": 1,
+            "also": "rate",
+        },
+        {"method": "SMART", "a": "t", "b": "u", "label": "three", "report": "siar", "estimate": -0.1, "seeds": 2},
+    ]
+    figure = plots.forest(pd.DataFrame([known | line for line in lines]))
+    (axis,) = figure.axes
+    names = dict(zip(axis.get_yticks(), (text.get_text() for text in axis.get_yticklabels()), strict=True))
+    marks = [line for line in axis.lines if line.get_marker() == "o"]
+    found = [(names[mark.get_ydata()[0]], mark.get_xdata()[0], mark.get_fillstyle()) for mark in marks]
+    assert found == [("one", 0.1, "full"), ("two (rate)", 0.2, "none"), ("three", -0.1, "full")]
+    assert marks[0].get_color() == marks[2].get_color() != marks[1].get_color(), "one colour a report"
+    spans = [line for line in axis.lines if list(line.get_xdata()) == [-0.1, 0.3]]
+    assert [span.get_ydata()[0] for span in spans] == [mark.get_ydata()[0] for mark in marks]
+    assert list(names.values())[:2] == ["PCGrad", "SMART"] and max(axis.get_yticks()) < axis.get_ylim()[0]
+
+
+def test_costs_are_a_mark_a_run_and_the_front_alone_is_joined() -> None:
+    lines = [
+        ("siar", "a", 1, 0.4, True),
+        ("siar", "b", 2, 0.3, False),
+        ("gu", "c", 3, 0.6, True),
+        ("gu", "c", 5, 0.8, True),
+    ]
+    frame = pd.DataFrame(lines, columns=["report", "label", "seconds", "overall", "on the front"])
+    (axis,) = plots.costs(frame).axes
+    runs = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert runs["siar"] == [[1, 0.4], [2, 0.3]] and runs["gu"] == [[3, 0.6], [5, 0.8]]
+    assert runs["the best so far"] == [[1, 0.4], [4, pytest.approx(0.7)]], "the mean over seeds"
+    assert {text.get_text() for text in axis.texts} == {"a", "c"}

@@ -480,3 +480,17 @@ def test_ranking_turns_round_where_the_formulas_do() -> None:
     assert table.loc[FROZEN, ("printed", "normalised")] == 1 and table.loc[pretrain, ("printed", "normalised")] == 2
     assert table.loc[FROZEN, ("printed", "raw")] == 2 and table.loc[pretrain, ("printed", "raw")] == 1
     assert table.loc[FROZEN, ("here", "raw")] == 1 and table["here", "raw"].isna().sum() == 2
+
+
+def test_a_line_of_the_list_of_runs_says_what_was_trained_and_what_it_cost() -> None:
+    made = record("swissbert_baseline_frozen", 4, sst_acc=0.5, overall=0.4) | {"wall_s": 90.0}
+    (line,) = compare.runs_frame(result("swissbert_baseline_frozen", made).records).to_dict("records")
+    spec = made["spec"]
+    assert (line["run"], line["seed"], line["epochs"]) == (made["run_id"], 4, spec["epochs"])
+    assert line["model"] == "SST single, Quora separate, STS separate"
+    assert line["encoder"] == f"{spec['encoder']['checkpoint']} (frozen)" and line["data"] == spec["data"]
+    assert float(line["learning rate"]) == spec["optimizer"]["lr"]
+    assert (line["SST accuracy"], line["Overall, raw"], line["Quora accuracy"]) == (0.5, 0.4, None)
+    assert (line["share of training"], line["minutes"]) == (0.05, 1.5)
+    (open_encoder,) = compare.runs_frame(result(PAIR, record(PAIR, 0) | {"wall_s": 1.0}).records)["encoder"]
+    assert "frozen" not in open_encoder

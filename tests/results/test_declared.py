@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+from common.declare.profile import profile_named
 from common.declare.rows import row, rows
 from common.results import declared
 
@@ -52,3 +56,15 @@ def test_batches_under_cycling_are_the_printed_ones_at_batch_eight() -> None:
     frame = declared.batch_frame()
     assert frame["printed"].tolist() == frame["at batch 8"].tolist() == [755, 17688, 2243]
     assert frame["at batch 16"].tolist() == [378, 8844, 2240]
+
+
+def test_what_a_profile_changes_stands_beside_what_the_report_has() -> None:
+    quick, of = profile_named("quick"), row(PAIR)
+    study = SimpleNamespace(apply=lambda spec, seed: replace(quick.apply(spec), seed=seed))
+    frame = declared.applied_frame(study, of).set_index("field")
+    written, applied = of.specs[0], quick.apply(of.specs[0])
+    assert frame.loc["optimizer.lr"].tolist() == [str(written.optimizer.lr), str(applied.optimizer.lr)]
+    assert frame.loc["epochs"].tolist() == [str(written.epochs), str(applied.epochs)]
+    assert (frame["report"] != frame["here"]).all() and "tasks.sts.pair_method" not in frame.index
+    unchanged = SimpleNamespace(apply=lambda spec, seed: spec)
+    assert declared.applied_frame(unchanged, of).empty

@@ -91,6 +91,17 @@ def test_left_out_rows_are_named_and_none_is_said() -> None:
     assert facts.left_out_frame({"left_out": {}})["rows left out"].tolist() == [0]
 
 
+def test_parity_has_a_line_for_every_difference_that_was_measured() -> None:
+    card = {"bert": {"random": {"hidden": 1e-7}, "stored": {"pooled": 2e-7}}, "adamw": {"decay": 3e-8}, "steps": 10}
+    frame = facts.parity_frame(card)
+    assert frame["largest difference"].tolist() == [1e-7, 2e-7, 3e-8]
+    assert frame["what"].tolist() == [
+        *("BertModel, hidden, random weights", "BertModel, pooled, stored weights"),
+        "AdamW (decay), weights after 10 steps",
+    ]
+    assert frame["against"].tolist() == [*["transformers.BertModel"] * 2, "torch.optim.AdamW"]
+
+
 @pytest.fixture
 def lab(monkeypatch, tmp_path):
     monkeypatch.setenv("STUDY_OUT", str(tmp_path))
