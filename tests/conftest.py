@@ -12,6 +12,7 @@ os.environ["MPLBACKEND"] = "Agg"
 
 import random
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,11 @@ CS224N = ROOT.parent / "shared" / "data" / "cs224n"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runslow", action="store_true", help="run the tests marked slow too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background by a shell, a process ignores Ctrl-C, and the tests that press it would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ DRIVER = (
 )
 PARAMETERS = 'profile = "smoke"\ndata = None\nencoder = None\nseeds = None\njobs = None\nreport_only = False'
 OPEN = (
-    "from common import study\n"
+    "import common as study\n"
     "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
     "print(lab)"
 )
@@ -146,7 +147,11 @@ def test_a_variant_that_fails_keeps_its_notebook_unpublished(finished: tuple, tm
 @pytest.mark.parametrize("cards", [["data"], []])
 def test_every_notebook_is_executed_once(cards: list[str], tmp_path: Path) -> None:
     count = tmp_path / "count"
-    cells = [OPEN, f'open({str(count)!r}, "a").write("x")', 'print(study.data_card(lab)["counts"]["sst"])']
+    cells = [
+        f"{OPEN}\nfrom common.results import facts",
+        f'open({str(count)!r}, "a").write("x")',
+        'print(facts.data_card(lab)["counts"]["sst"])',
+    ]
     notebook(tmp_path / "notebooks" / "00_card.ipynb", cells, rows=[], cards=cards)
     call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke")
     assert count.read_text() == "x"
@@ -167,7 +172,7 @@ def test_a_failed_run_keeps_its_notebook_unpublished_and_is_tried_once(tmp_path:
     notebook(tmp_path / "notebooks" / "01_hole.ipynb", [OPEN, RUN])
     notebook(tmp_path / "notebooks" / "02_whole.ipynb", [OPEN], rows=ROWS[1:])
     done = call_on(tmp_path / "notebooks", tmp_path / "out")("--profile", "smoke", "--jobs", "2", expect=4)
-    label = f"{row(ROWS[0]).label}, seed 0"
+    label = f"{ROWS[0]}, seed 0"
     assert f"FAILED 01_hole: not published, 1 runs failed: {label}" in done.stderr
     assert done.stderr.count(f"FAILED {label} ({spec.run_id}): ") == 1 and "E-WRITE" in done.stderr
     assert "1 trained, 0 were in the store, 1 failed. Notebooks: 1 of 2 published" in done.stdout
@@ -209,7 +214,6 @@ def here(sources: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
     def call(out: Path, *arguments: str, folder: Path = sources) -> int:
         monkeypatch.setattr(paths, "NOTEBOOKS", folder)
         monkeypatch.setenv("STUDY_OUT", str(out))
-        monkeypatch.setattr(runner.signal, "signal", lambda number, handler: None)
         monkeypatch.setattr(notebooks, "prepare_kernels", lambda folder, threads: None)
         monkeypatch.setattr(notebooks, "execute", lambda *arguments: pytest.fail("a kernel was asked for"))
         try:
@@ -218,6 +222,12 @@ def here(sources: Path, monkeypatch: pytest.MonkeyPatch) -> Call:
             return error.code
 
     return call
+
+
+def test_the_callers_answers_to_signals_are_put_back(here: Call, tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    assert here(tmp_path, "--profile", "smok") == 2
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
 def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
@@ -229,7 +239,7 @@ def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Cal
     store.write(record | {"hashes": record["hashes"] | {"weights": "0"}}, store.predictions(run_id), {})
     assert here(out, "--profile", "smoke", "--report-only", "--only", "01") == 2
     told = capsys.readouterr().err
-    assert "[E-STALE]" in told and f"{run_id} (tiny-random)" in told
+    assert "[E-STALE]" in told and f"{run_id} (tiny-random (weights))" in told
 
 
 def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:

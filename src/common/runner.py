@@ -68,8 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command line asks for; the exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     options = cli.parser().parse_args(given)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _stop)
+    handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         return _run(options)
     except StudyError as error:
@@ -79,6 +78,9 @@ def main(arguments: list[str] | None = None) -> int:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
         os._exit(128 + stopped.args[0])  # the client of a killed kernel may still wait in its thread
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ DRIVER = (
 )
 PARAMETERS = "profile = None\ndata = None\nencoder = None\nseeds = None\njobs = None\nreport_only = False"
 CELL = (
-    "from common import study\n"
+    "import common as study\n"
     "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
     'lab.run(study.rows("swissbert", "table2"))'
 )
