@@ -77,6 +77,16 @@ def test_the_table_of_where_time_goes_is_what_its_record_says(name: str, table: 
     assert where(json.loads((folder / f"{name}.json").read_text())["where"]) == (folder / f"{table}.md").read_text()
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "DEVIATIONS.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md"]
+)
+def test_files_that_the_documents_name_exist(name: str) -> None:
+    named = set(
+        re.findall(r"`((?:src|tests|scripts|benchmarks|notebooks)/[\w/.]+)`", (ROOT / name).read_text(encoding="utf-8"))
+    )
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 def test_numbered_deviations_are_unique_and_those_in_the_code_exist() -> None:
     numbers = re.findall(r"^- \*\*(D\d+) ", (ROOT / "DEVIATIONS.md").read_text(encoding="utf-8"), flags=re.M)
     assert len(numbers) == len(set(numbers)) > 0
