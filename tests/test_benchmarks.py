@@ -133,3 +133,21 @@ def test_rows_times_every_part_of_a_row_beside_plain_ways(tmp_path, capsys, monk
     assert text in capsys.readouterr().out and text == rows["markdown"](found) and "library, training" in text
     shares = [float(cell.strip(" %")) for cell in text.splitlines()[2].split("|")[4:-1]]
     assert sum(shares) == pytest.approx(100, abs=5)
+
+
+def test_memory_counts_the_runner_and_its_workers_run_by_run(tmp_path, capsys):
+    memory = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))
+    files = {"--json": tmp_path / "found.json", "--markdown": tmp_path / "found.md"}
+    memory["main"](["--profile", "smoke", "--only", "03", "--runs", "4"] + [str(x) for p in files.items() for x in p])
+    lines = json.loads(files["--json"].read_text())["table"]
+    assert lines[0]["runs"].startswith("0 to ")
+    for line in lines:  # a process with torch in it holds a hundred MiB and more
+        assert line["all, most"] >= line["all, median"] > line["runner, median"] > 100
+        assert line["largest worker, median"] > 100
+    assert files["--markdown"].read_text() in capsys.readouterr().out
+
+
+def test_memory_says_when_the_runner_fails():
+    memory = runpy.run_path(str(ROOT / "benchmarks" / "memory.py"))
+    with pytest.raises(SystemExit, match="exit code 2"):
+        memory["main"](["--profile", "smok"])
