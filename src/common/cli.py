@@ -19,8 +19,10 @@ examples:
   ./run_all.sh --profile cpu --data ~/data   real data in the starter's format and a small real encoder
   ./run_all.sh --only 03,05 --seeds 0,1,2    two notebooks, three seeds
   ./run_all.sh --report-only                 notebooks, tables and figures again, from the records
+  ./run_all.sh --verify                      whether what is published is what the records make
 
-exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped
+exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs),
+129, 130 and 143 stopped
 """
 
 
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     add("--scheduler", metavar="ADDRESS", help="train on a Dask cluster, such as tls://host:8786 (README says how)")
     add("--open-scheduler", action="store_true", help="take a tcp:// address too, which whoever reaches it commands")
     add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
+    add("--verify", action="store_true", help="make all files again elsewhere, and name those that differ")
     add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")
     add("--export-predictions", metavar="RUN_ID", help="only write the leaderboard files of a finished run")

@@ -2,7 +2,8 @@
 
 All announced runs are trained first and the announced cards made; then each notebook is executed once, as many at once
 as runs, from the records, and published. What a notebook adds to its announced rows its own kernel trains. Exit codes:
-0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped.
+0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs), 129, 130 and 143
+stopped.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import torch
 from filelock import FileLock, Timeout
 from tqdm.std import tqdm
 
-from common import cli, notebooks
+from common import cli, notebooks, verify
 from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
 from common.errors import StudyError
@@ -98,6 +99,8 @@ def _run(options: argparse.Namespace) -> int:
     print(study, flush=True)
     if options.dry_run:
         return _dry_run(study, chosen, options.force)
+    if options.verify:
+        return _verify(study, chosen, is_whole=options.only is None)
     _check_places(study)
     held = [record for _, record in _planned(study, chosen) if record]
     started = time.monotonic()
@@ -114,7 +117,37 @@ def _run(options: argparse.Namespace) -> int:
         page.write(study.places)
     failed = [path.stem for path, code in codes.items() if code != DONE]
     _summarise(study, events, len(held), len(codes), failed, time.monotonic() - started)
-    return ENVIRONMENT if ENVIRONMENT in codes.values() else FAILED if failed else DONE
+    return _worst(codes)
+
+
+def _worst(codes: dict[Path, int]) -> int:
+    return next((code for code in (ENVIRONMENT, FAILED) if code in codes.values()), DONE)
+
+
+def _verify(study: Study, chosen: list[Path], is_whole: bool) -> int:
+    """Make everything again from the records, in a private folder, and name each published file that is not the same.
+
+    Files are compared only when all chosen notebooks ran to their end.
+    """
+    with _private_folder() as folder, _no_child_left():
+        out = {"STUDY_OUT": str(folder / "out")}
+        notebooks.prepare_kernels(folder, thread_environment(study.profile.threads) | out)
+        again = verify.apart(study)
+        again.refuse_stale([record for _, record in _planned(again, chosen) if record])
+        codes = _publish_all(chosen, again, {}, folder)
+        page.write(again.places)
+        numbers = None if is_whole else {path.name[:2] for path in chosen}
+        found = [] if any(codes.values()) else verify.differences(study.places, again.places, numbers)
+    for how, path in found:
+        print(f"  {how:8} {notebooks.shown(path)}")
+    if _worst(codes) != DONE:
+        print("Nothing was compared: not every notebook could be made again.")
+        return _worst(codes)
+    told = (
+        f"{len(found)} published files are not what the records make." if found else "All files are what records make."
+    )
+    print(told)
+    return FAILED if found else DONE
 
 
 def _refuse_empty(options: argparse.Namespace) -> None:
