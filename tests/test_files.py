@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common import files
 from common.errors import StudyError
 from common.files import atomic_write
 
@@ -31,3 +32,21 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypat
     with pytest.raises(StudyError, match="No space left on device") as error:
         atomic_write(path, b"new")
     assert error.value.code == "E-WRITE" and path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "weights" / "run"
+    files.replace_folder(folder, {"a": b"1", "b": b"2"})
+    files.replace_folder(folder, {"a": b"3"})
+    assert [(path.name, path.read_bytes()) for path in folder.iterdir()] == [("a", b"3")]
+    write = files.atomic_write
+
+    def full(path: Path, content: bytes) -> None:
+        if path.name == "b":
+            raise StudyError("E-WRITE", path, "cannot write: No space left on device.", "Free space.")
+        write(path, content)
+
+    monkeypatch.setattr(files, "atomic_write", full)
+    with pytest.raises(StudyError, match="No space left"):
+        files.replace_folder(folder, {"a": b"4", "b": b"5"})
+    assert [path.name for path in folder.parent.iterdir()] == ["run"] and (folder / "a").read_bytes() == b"3"

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README, BENCHMARKS = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "benchmarks/README.md"))
 FOREIGN = ("sbatch",)  # programs that are not ours
-PLACES = ("results/<profile>/", "figures/<profile>/")
+PLACES = ("results/<profile>/", "figures/<profile>/", "build/<profile>/")
 
 
 def code_spans() -> list[str]:

@@ -160,7 +160,7 @@ def test_every_notebook_is_executed_once(cards: list[str], tmp_path: Path) -> No
 def test_a_card_that_nothing_makes_is_refused(tmp_path: Path, monkeypatch, capsys) -> None:
     notebook(tmp_path / "00_card.ipynb", [OPEN], rows=[], cards=["date"])
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
-    assert runner.main(["--profile", "smoke", "--dry-run"]) == runner.INPUT
+    assert runner.main(["--profile", "smoke", "--dry-run"]) == 2
     assert "announces a card 'date'" in capsys.readouterr().err
 
 

@@ -6,12 +6,13 @@ import importlib
 
 # What a notebook starts from. Loaded on first use: help and checks of the environment must not load torch.
 _PLACES = {
+    "load": "common.predict",
     "open_study": "common.report.lab",
     "row": "common.declare.rows",
     "rows": "common.declare.rows",
     "variant": "common.declare.rows",
 }
-__all__ = ["open_study", "row", "rows", "variant"]
+__all__ = ["load", "open_study", "row", "rows", "variant"]
 
 
 def __getattr__(name: str) -> object:

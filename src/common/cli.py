@@ -28,7 +28,7 @@ exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed
 
 def parser() -> argparse.ArgumentParser:
     """What run_all.sh accepts."""
-    options = _Parser(
+    options = Parser(
         prog="run_all.sh",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -48,11 +48,22 @@ def parser() -> argparse.ArgumentParser:
     add("--verify", action="store_true", help="make all files again elsewhere, and name those that differ")
     add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")
-    add("--export-predictions", metavar="RUN_ID", help="only write the leaderboard files of a finished run")
+    add(
+        "--keep-weights",
+        action="store_true",
+        help="keep the best epoch's model of every run, in build/<profile>/weights",
+    )
+    add(
+        "--export-predictions",
+        metavar="ROW",
+        help="only write leaderboard files: of a row's seeds, or of a run by its id",
+    )
     return options
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """One that offers the nearest option for a wrong one."""
+
     def error(self, message: str) -> None:
         known = [name for action in self._actions for name in action.option_strings]
         wrong = {word.partition("=")[0].rstrip(":") for word in message.split() if word.startswith("-")} - {*known}

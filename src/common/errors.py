@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 MAX_PROBLEMS = 20
+# Exit codes of commands.
+DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
+CODES = dict.fromkeys(("E-WRITE", "E-DISK", "E-HUB", "E-CLUSTER"), ENVIRONMENT) | {"E-FAILED": FAILED}
 
 
 class StudyError(Exception):
@@ -28,6 +31,11 @@ class StudyError(Exception):
         if len(self.problems) > MAX_PROBLEMS:
             lines.append(f"  and {len(self.problems) - MAX_PROBLEMS} more")
         return "\n".join(lines)
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that ends with this error returns."""
+        return CODES.get(self.code, INPUT)
 
     def __reduce__(self):
         # Keeps the fields when the error crosses a process boundary.

@@ -70,6 +70,11 @@ class Places:
         return self.build / "checkpoints"
 
     @property
+    def weights(self) -> Path:
+        """Trained models that were kept, a folder per run; like all of build/ they are never committed."""
+        return self.build / "weights"
+
+    @property
     def logs(self) -> Path:
         return self.build / "logs"
 

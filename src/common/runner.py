@@ -23,6 +23,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -33,7 +34,7 @@ from tqdm.std import tqdm
 from common import cli, notebooks, verify
 from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
-from common.errors import StudyError
+from common.errors import DONE, ENVIRONMENT, FAILED, StudyError
 from common.files import atomic_write
 from common.report import page
 from common.results.export import export
@@ -46,8 +47,6 @@ from common.runs.pool import Event, thread_environment
 from common.runs.session import Planned, Study, open_study
 from common.training.loop import code_hash
 
-DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
-ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-CLUSTER")
 NEEDED_MB = 200
 PATIENCE_S = 3.0
 LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
@@ -74,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(options)
     except StudyError as error:
         print(error.message(), file=sys.stderr)
-        return ENVIRONMENT if error.code in ENVIRONMENT_CODES else INPUT
+        return error.exit_code
     except StoppedError as stopped:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
@@ -89,9 +88,11 @@ def _run(options: argparse.Namespace) -> int:
     data, encoder = _absolute(options.data), _absolute(options.encoder)
     given = (options.profile, data, encoder, options.seeds, options.jobs, options.report_only)
     study = open_study(*given, options.scheduler, options.open_scheduler)
+    study = replace(study, keep_weights=options.keep_weights)
     if options.export_predictions is not None:
         print(study, flush=True)
-        print(f"In {notebooks.shown(export(study, options.export_predictions))}")
+        for folder in export(study, options.export_predictions):
+            print(f"In {notebooks.shown(folder)}")
         return DONE
     chosen = notebooks.find(options.only)
     for path in chosen:
@@ -254,7 +255,7 @@ def _told(path: Path, study: Study, error: Exception) -> str:
 
 def _is_environment(error: Exception) -> bool:
     is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return is_full or (isinstance(error, StudyError) and error.code in ENVIRONMENT_CODES)
+    return is_full or (isinstance(error, StudyError) and error.exit_code == ENVIRONMENT)
 
 
 @contextlib.contextmanager
@@ -300,18 +301,19 @@ def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
     """
     study.corpus()
     study.encoder_folder()
+    specs = {}
     for path in chosen:
         planned = _planned(study, [path])
-        missing = [plan for plan, record in planned if force or not record]
+        missing = [plan for plan, record in planned if force or not record or study.lacks_weights(plan.run_id)]
         print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} to train")
         for plan in missing:
             print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
-    specs = [plan.applied for plan, record in _planned(study, chosen) if force or not record]
+            specs[plan.run_id] = plan.applied
     if not specs:
         print("In all: nothing to train")
         return DONE
-    examples = sum(spec.total_examples(REPORT_TRAIN) for spec in specs)
-    hours = estimated_hours(specs, measured_rate(study), study.jobs)
+    examples = sum(spec.total_examples(REPORT_TRAIN) for spec in specs.values())
+    hours = estimated_hours(list(specs.values()), measured_rate(study), study.jobs)
     told = f"{hours:.1f} hours" if hours > 1 else f"{60 * hours:.0f} minutes"
     print(f"In all {len(specs)} runs, {examples:,} examples, {study.jobs} at once: about {told} by this machine's rate")
     return DONE

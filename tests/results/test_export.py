@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,13 +21,14 @@ from common.declare.spec import RunSpec, TaskSpec
 from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.results import export
+from common.runs import session
 from common.training import loop
 
 WORDS = ["a", "the", "fine", "dull", "film", "story", "dog", "cat", "runs", "sits", "who", "what", "how", "far", "not"]
 BROKEN = "9054345d02cd6c5642a4904dc"  # a row that the starter itself ships without a label
 STEMS = {"sst": "ids-sst", "para": "quora", "sts": "sts"}
 LABELS = {"sst": "sentiment", "para": "is_duplicate", "sts": "similarity"}
-KINDS = {"frozen": 0, "pair": 4}  # rows of swissBERT's table 2
+ROWS = {"frozen": "swissbert_baseline_frozen", "pair": "swissbert_pair"}
 
 
 def rows_of(task: str, split: str) -> list[tuple[str, ...]]:
@@ -60,15 +61,17 @@ def train(lab: study.Study, spec: RunSpec) -> str:
     """A run in the store, as a worker writes it."""
     materials = loop.Materials(lab.corpus(), lab.encoder_folder(), examples())
     outcome = loop.run(spec, materials, lab.profile.threads)
-    record = outcome.record | {"run_id": spec.run_id, "spec": to_dict(spec)}
+    row = {"id": "a_row", "label": "a row", "report": "swissbert"}
+    described = {"row": row, "profile": "smoke", "share": 0.1, "spec": to_dict(spec), "written": to_dict(spec)}
+    record = outcome.record | described | {"run_id": spec.run_id}
     lab.store.write(record, outcome.predictions, {})
     return spec.run_id
 
 
-def told(lab: study.Study, run_id: str) -> str:
+def told(lab: study.Study, name: str) -> str:
     """What an export prints."""
     with contextlib.redirect_stdout(io.StringIO()) as text:
-        export.export(lab, run_id)
+        export.export(lab, name)
     return text.getvalue()
 
 
@@ -79,16 +82,23 @@ def read(folder: Path, task: str, split: str) -> dict[str, str]:
 
 
 def spec_of(lab: study.Study, kind: str) -> RunSpec:
-    return lab.apply(study.rows("swissbert", "table2")[KINDS[kind]].specs[0], 0)
+    return lab.apply(study.row(ROWS[kind]).specs[0], 0)
 
 
-@pytest.fixture(scope="module", params=sorted(KINDS))
+@pytest.fixture(scope="module", autouse=True)
+def pools() -> Iterator[None]:
+    """Workers are shared by the tests of this file and end with it."""
+    yield
+    session.local_pool(1, 1).close()
+
+
+@pytest.fixture(scope="module", params=sorted(ROWS))
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[study.Study, str, str]:
     """A study whose store holds one run, the run's id, and what its export printed."""
     root = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STUDY_OUT", str(root / "out"))
-        lab = study.open_study("smoke", write_folder(root / "data"))
+        lab = study.open_study("smoke", write_folder(root / "data"), jobs=1)
         run_id = train(lab, spec_of(lab, request.param))
         return lab, run_id, told(lab, run_id)
 
@@ -100,7 +110,8 @@ def copied(exported: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(lab.source, tmp_path / "data")
     monkeypatch.setenv("STUDY_OUT", str(tmp_path / "out"))
     shutil.copytree(lab.places.runs, paths.places("smoke").runs)
-    return lambda **given: study.open_study("smoke", **{"data": tmp_path / "data", **given})
+    shutil.copytree(lab.places.weights, paths.places("smoke").weights)
+    return lambda **given: study.open_study("smoke", **{"data": tmp_path / "data", "jobs": 1, **given})
 
 
 def refusal(lab: study.Study, run_id: str) -> StudyError:
@@ -159,7 +170,7 @@ def test_test_rows_are_answered_like_the_dev_rows_of_the_same_texts(exported: tu
 
 def test_what_is_missing_is_said(exported: tuple) -> None:
     _, run_id, text = exported
-    assert f"Training {run_id} again.\n" in text
+    assert f"a_row, seed 0: {run_id}\n" in text
     assert "sst-test-output.csv: 17 rows\n" in text
     assert f"para-dev-output.csv: 17 rows; without rows that the source has broken: {BROKEN}\n" in text
     assert "para-test-output.csv: not written, the data have no such split" in text
@@ -170,7 +181,7 @@ def test_a_test_file_that_came_later_is_answered(exported: tuple, copied: Callab
     (tmp_path / "data" / "quora-test-student.csv").write_text("\tid\tsentence1\tsentence2\n0\tq1\twho runs\twho sits\n")
     lab = copied()
     text = told(lab, exported[1])
-    assert "again, though not all is as it was then: para.\n" in text and "para-test-output.csv: 1 rows" in text
+    assert "para-test-output.csv: 1 rows" in text
     assert list(read(lab.places.predictions / exported[1], "para", "test")) == ["q1"]
 
 
@@ -208,6 +219,7 @@ def test_an_unknown_run_is_answered_with_where_to_look(exported: tuple, copied: 
     error = refusal(lab, run_id[:-3])
     assert error.code == "E-MISSING" and f"Did you mean '{run_id}'?" in error.fix and str(lab.places.runs) in error.fix
     assert refusal(lab, "../../x-s0").code == "E-MISSING"
+    assert "Did you mean 'swissbert_pair'?" in refusal(lab, "swissbert_pare").fix
     error = refusal(study.open_study("quick"), run_id)
     assert "profile smoke does" in error.what and error.fix == "Add --profile smoke."
 
@@ -216,6 +228,22 @@ def test_another_source_or_encoder_is_refused_before_training(exported: tuple, c
     error = refusal(copied(data=None), exported[1])
     assert error.code == "E-DATA" and "cs224n and tiny-random; here they are embedded and tiny-random" in error.what
     assert "here they are cs224n and tiny-bert" in refusal(copied(encoder="tiny-bert"), exported[1]).what
+
+
+def test_a_row_is_exported_for_every_seed(exported: tuple, copied: Callable, request: pytest.FixtureRequest) -> None:
+    _, run_id, _ = exported
+    lab = copied(seeds=[0, 4])
+    folders = export.export(lab, ROWS[request.node.callspec.params["exported"]])
+    assert [lab.store.get(folder.name).seed for folder in folders] == [0, 4] and folders[0].name == run_id
+    assert [len(list(folder.iterdir())) for folder in folders] == [5, 5]
+    assert read(folders[0], "sts", "dev") != read(folders[1], "sts", "dev")
+
+
+def test_kept_weights_are_used(exported: tuple, copied: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session.Study, "_train", lambda study, jobs: pytest.fail("trained") if jobs else {})
+    lab, run_id = copied(), exported[1]
+    (folder,) = export.export(lab, run_id)
+    assert read(folder, "sst", "dev") == read(exported[0].places.predictions / run_id, "sst", "dev")
 
 
 def test_the_runner_exports_and_does_nothing_else(

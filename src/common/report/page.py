@@ -21,7 +21,7 @@ from PIL import Image
 from common.errors import StudyError
 from common.files import atomic_write
 from common.paths import NOTEBOOKS, Places
-from common.report.tables import CAVEATS, formatted, read_markdown
+from common.report.tables import formatted, read_markdown
 from common.results import claims
 from common.results.compare import runs_frame
 from common.results.intervals import CONTRADICTED, REPRODUCED
@@ -79,8 +79,7 @@ def _facts(records: list[Record]) -> dict[str, str]:
 
 
 def _caveats(records: list[Record]) -> list[str]:
-    encoders = sorted({record["spec"]["encoder"]["checkpoint"] for record in records})
-    return [CAVEATS[encoder] for encoder in encoders if encoder in CAVEATS]
+    return sorted({record.caveat for record in records if record.caveat})
 
 
 def _answer(places: Places) -> dict | None:

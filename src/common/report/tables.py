@@ -18,6 +18,7 @@ from common.errors import StudyError
 from common.files import atomic_write
 from common.results.compare import AT_CONSTANT
 from common.results.intervals import CONTRADICTED, INCONCLUSIVE, REPRODUCED
+from common.runs.record import CAVEATS
 from common.runs.session import Study
 
 NAME = re.compile(r"\d\d_[a-z0-9_]+")
@@ -33,16 +34,6 @@ LATEX_SPECIAL = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
-
-CONTAMINATION = (
-    "The MiniLM encoder was trained by its authors for cosine similarity on about a billion text pairs, "
-    "Quora duplicates among them, so paraphrase and cosine results on it are contaminated."
-)
-CAVEATS = {
-    "minilm-l6": CONTAMINATION,
-    "tiny-bert": "The tiny encoder and the made-up corpus rank methods; the scores are not comparable with a report's.",
-    "tiny-random": "The encoder has random weights: this checks the machinery, and the scores mean nothing.",
-}
 
 
 class Shown:

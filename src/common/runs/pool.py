@@ -79,6 +79,7 @@ class Job:
     encoders: str  # the folder of checkpoints that were pretrained further
     checkpoint: str  # the file that the run goes on from where it was cut off
     force: bool = False  # train even what is stored
+    weights: str | None = None  # the folder that the model is kept in, where it is to be kept
 
 
 class Pool:
@@ -143,10 +144,12 @@ class Pool:
             try:
                 # Another process may have trained it since it was asked for.
                 event = {"event": "finished", "is_cached": True}
-                if job.force or not store.has(job.run_id):
+                is_new = job.force or not store.has(job.run_id)
+                if is_new or job.weights:
                     event = self._train(job, functools.partial(tell, job), idle) | {"is_cached": False}
-                if "files" in event:
-                    store.adopt(job.run_id, event.pop("files"))
+                if files := event.pop("files", None):
+                    if is_new:  # else it was trained for its weights alone
+                        store.adopt(job.run_id, files)
                     Path(job.checkpoint).unlink(missing_ok=True)
             except StudyError as error:  # its record cannot be written
                 event = {"event": "failed", "message": error.message(), "log": None}

@@ -10,6 +10,15 @@ from common.training.evaluate import OVERALL_TASKS
 KIND_CHARACTERS = 40
 KIND = ("code", "torch", "processor", "threads", "precision", "device")
 KIND += ("revision", "weights", "config", "tokenizer")
+CONTAMINATION = (
+    "The MiniLM encoder was trained by its authors for cosine similarity on about a billion text pairs, "
+    "Quora duplicates among them, so paraphrase and cosine results on it are contaminated."
+)
+CAVEATS = {
+    "minilm-l6": CONTAMINATION,
+    "tiny-bert": "The tiny encoder and the made-up corpus rank methods; the scores are not comparable with a report's.",
+    "tiny-random": "The encoder has random weights: this checks the machinery, and the scores mean nothing.",
+}
 
 
 class Record(dict):
@@ -27,6 +36,11 @@ class Record(dict):
     def spec(self) -> RunSpec:
         """What was trained; a record of several runs has none."""
         return RunSpec.from_dict(self["spec"], self.run_id)
+
+    @property
+    def caveat(self) -> str:
+        """What a reader must know about its encoder's numbers; empty for an encoder without a known caveat."""
+        return CAVEATS.get(self["spec"]["encoder"]["checkpoint"], "")
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING
 from common import paths
 from common.data import sources
 from common.data.split import Split
-from common.declare.profile import REPORT_TRAIN, Profile, profile_named
-from common.declare.rows import Row, is_row, lookup, row
+from common.declare.profile import PROFILES, REPORT_TRAIN, Profile, profile_named
+from common.declare.rows import Row, is_row, lookup, reports, row, rows
 from common.declare.spec import RunSpec
-from common.declare.strict import to_dict
+from common.declare.strict import meant, to_dict
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
-from common.runs import combine
+from common.runs import combine, models
 from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
 from common.runs.progress import Progress, terminal, told_failure
 from common.runs.record import Record
@@ -98,8 +98,12 @@ class Planned:
     def run_id(self) -> str:
         return self.applied.run_id
 
+    @property
+    def label(self) -> str:
+        return f"{self.row.id}, seed {self.applied.seed}"
+
     def __str__(self) -> str:
-        return f"{self.row.id}, seed {self.applied.seed}: {self.run_id}"
+        return f"{self.label}: {self.run_id}"
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,12 @@ class Study:
     source: str | None
     encoder_source: str
     scheduler: str | None = None
+    keep_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keep_weights and self.scheduler:
+            fix = "Train the rows whose models you want on one machine, without --scheduler."
+            raise StudyError("E-OPTION", "--keep-weights", "a cluster's workers give back records alone.", fix)
 
     def __str__(self) -> str:
         seeds, threads = ", ".join(map(str, self.seeds)), self.profile.threads or "all"
@@ -182,6 +192,38 @@ class Study:
             for spec in row.specs
         ]
 
+    def find(self, name: str | Row, seeds: Sequence[int] | None = None) -> list[Planned]:
+        """The runs of a row, given or named, seed by seed; or the stored run of that id.
+
+        Raises:
+            StudyError: E-MISSING for an unknown name, with one like it, or the profile that has the run; E-ROW for a
+                row without a model; E-DATA for a run of another source or encoder.
+        """
+        if isinstance(name, Row) or is_row(name):
+            chosen = row(name) if isinstance(name, str) else name
+            if not chosen.specs:
+                raise StudyError(
+                    "E-ROW", chosen.id, "its answers are drawn at random: no model.", "Choose another row."
+                )
+            return self.plan([chosen], seeds)
+        if name not in self.store.names():
+            raise self._unknown(name)
+        record = self.store.get(name)
+        then, here = (record.spec.data, record.spec.encoder.checkpoint), (self.data, self.encoder)
+        if then != here:
+            what = f"its data and encoder were {' and '.join(then)}; here they are {' and '.join(here)}."
+            raise StudyError("E-DATA", name, what, "Give --data and --encoder as they were for its training.")
+        written = RunSpec.from_dict(record["written"], name)
+        return [Planned(Row(**record["row"], table="", specs=(written,), base=None, reported={}), written, record.spec)]
+
+    def _unknown(self, name: str) -> StudyError:
+        ids = {profile: RunStore(paths.places(profile)).names() for profile in PROFILES}
+        owner = next((profile for profile, known in ids.items() if name in known), None)
+        what = f"profile {self.profile.name} holds no such run{f', profile {owner} does' if owner else ''}."
+        known = [each.id for report in reports() for each in rows(report)] + ids[self.profile.name]
+        listed = f"Name a row, such as swissbert_pair, or a folder in {self.places.runs}.{meant(name, known)}"
+        return StudyError("E-MISSING", name, what, f"Add --profile {owner}." if owner else listed)
+
     def _said_of_variants(self, plans: list[Planned]) -> list[str]:
         """For each variant: what was asked, what runs in its place, and whether that is the run of another row."""
         lines = {}
@@ -225,7 +267,30 @@ class Study:
                 names = ", ".join(changed)
                 print(f"{plan} was trained on other contents of {names}: training it again.", file=terminal())
                 jobs.append(self._job(plan, force=True))
+            elif self.lacks_weights(run_id):
+                jobs.append(self._job(plan, force))
         return jobs
+
+    def lacks_weights(self, run_id: str) -> bool:
+        """Whether the run's model is wanted and not kept, or was trained on other contents than those here."""
+        kept = models.kept_record(self.places.weights / run_id) if self.keep_weights else None
+        return self.keep_weights and (kept is None or bool(self.stale(kept)))
+
+    def keep(self, plans: Iterable[Planned]) -> None:
+        """Train those of these runs whose models are not kept, and keep them; what the store holds of them stays.
+
+        Raises:
+            StudyError: E-FAILED where one cannot be trained; E-MISSING in report-only mode.
+        """
+        study = replace(self, keep_weights=True)
+        missing = {plan.run_id: plan for plan in plans if study.lacks_weights(plan.run_id)}
+        for plan in missing.values():
+            if self.report_only:
+                raise StudyError("E-MISSING", plan.label, "no weights of it are kept.", "Leave report-only mode.")
+            print(f"Training {plan}, of which no weights are kept.", file=terminal(), flush=True)
+        for run_id, event in study._train([study._job(plan, force=False) for plan in missing.values()]).items():
+            if event["event"] == "failed":
+                raise StudyError("E-FAILED", missing[run_id].label, event["message"], f"Log: {event['log'] or 'none'}")
 
     def _is_sound(self, plan: Planned) -> bool:
         """Whether the store holds the run; a damaged one is set aside."""
@@ -258,7 +323,7 @@ class Study:
         return Job(
             run_id=plan.run_id,
             row={"id": plan.row.id, "label": plan.row.label, "report": plan.row.report},
-            label=str(plan).partition(":")[0],
+            label=plan.label,
             spec=to_dict(plan.applied),
             written=to_dict(plan.written),
             profile=self.profile.name,
@@ -269,6 +334,7 @@ class Study:
             encoders=str(self.places.encoders),
             checkpoint=str(self.places.checkpoints / plan.run_id),
             force=force,
+            weights=str(self.places.weights / plan.run_id) if self.keep_weights else None,
         )
 
     def train(self, plans: Iterable[Planned], force: bool = False) -> dict[str, Event]:
@@ -277,7 +343,9 @@ class Study:
         Finished runs are in the store, whatever becomes of the others. Progress is shown on the terminal and in
         logs/progress.log, in a notebook's outputs only what failed.
         """
-        jobs = self.jobs_for(plans, force)
+        return self._train(self.jobs_for(plans, force))
+
+    def _train(self, jobs: list[Job]) -> dict[str, Event]:
         if not jobs:
             return {}
         self.corpus()  # every problem of the data is told before anything is trained

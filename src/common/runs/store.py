@@ -173,11 +173,11 @@ class RunStore:
     def card(self, name: str) -> object | None:
         """The content of a card, hash checked; None when there is no such card."""
         path = self._card_path(name)
-        return _read_checked(path)["content"] if path.exists() else None
+        return read_checked(path)["content"] if path.exists() else None
 
     def write_card(self, name: str, content: object) -> None:
         """Store a small measured fact under that name, replacing an earlier one."""
-        atomic_write(self._card_path(name), _to_json(_sealed({"schema": SCHEMA, "content": content})))
+        atomic_write(self._card_path(name), to_json(sealed({"schema": SCHEMA, "content": content})))
 
     def _card_path(self, name: str) -> Path:
         if not CARD_NAME.fullmatch(name):
@@ -198,7 +198,7 @@ def packed(record: dict, predictions: dict[str, np.ndarray], probes: dict[str, n
     if place := _not_finite(record):
         what = "is not a finite number: the weights, too, are likely no numbers any more."
         raise StudyError("E-FINITE", place, what, "Use a lower learning rate.")
-    return {**contents, RECORD: _to_json(_sealed({**record, "schema": SCHEMA, "files": files}))}
+    return {**contents, RECORD: to_json(sealed({**record, "schema": SCHEMA, "files": files}))}
 
 
 def _not_finite(value: object, place: str = "record") -> str | None:
@@ -226,20 +226,21 @@ def _plain(name: str, run_id: str) -> str:
     return name
 
 
-def _sealed(content: dict) -> dict:
+def sealed(content: dict) -> dict:
     """The content with the hash of everything else under `sha256`."""
     body = json.loads(canonical_json({key: value for key, value in content.items() if key != "sha256"}))
     return {**body, "sha256": hashlib.sha256(canonical_json(body).encode()).hexdigest()}
 
 
-def _to_json(content: dict) -> bytes:
+def to_json(content: dict) -> bytes:
+    """The bytes of a record or card."""
     return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _checked(folder: Path, run_id: str) -> dict:
     """The record in that folder, after checking its form and the files beside it."""
     path = folder / RECORD
-    record = _read_checked(path)
+    record = read_checked(path)
     if record.get("schema") != SCHEMA or record.get("run_id") != run_id:
         raise _damaged(path, f"holds schema {record.get('schema')!r}, run {record.get('run_id')!r}")
     files, hashes = record.get("files"), record.get("hashes")
@@ -252,11 +253,12 @@ def _checked(folder: Path, run_id: str) -> dict:
     return record
 
 
-def _read_checked(path: Path) -> dict:
+def read_checked(path: Path) -> dict:
+    """The sealed content of a file; StudyError where it is torn or was changed."""
     content = _read(path)
     try:
         record = json.loads(content)
-        is_sound = record["sha256"] == _sealed(record)["sha256"]
+        is_sound = record["sha256"] == sealed(record)["sha256"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"cannot be read ({type(error).__name__})") from error
     if not is_sound:

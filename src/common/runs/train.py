@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import time
 import traceback
 from collections.abc import Callable
@@ -23,8 +24,9 @@ from common.declare.strict import to_dict
 from common.errors import StudyError
 from common.files import atomic_write
 from common.model.weights import resolve_encoder
+from common.runs import models
 from common.runs.pool import Event, Job
-from common.runs.store import packed
+from common.runs.store import RECORD, packed
 from common.training import loop
 
 # What the allocators of C libraries and the system say when there is no memory left.
@@ -52,7 +54,10 @@ def train(job: Job, report: loop.Progress) -> dict[str, bytes]:
         "profile": profile.name,
         "share": profile.share(written, spec),
     }
-    return packed(outcome.record | described, outcome.predictions, outcome.probes)
+    files = packed(outcome.record | described, outcome.predictions, outcome.probes)
+    if job.weights:
+        models.save(Path(job.weights), outcome.model, json.loads(files[RECORD]), resolve_encoder(job.encoder))
+    return files
 
 
 @functools.cache

@@ -102,12 +102,16 @@ def update(model: nn.Module, optimizer: AdamW, loss: Tensor) -> None:
 def save(model: PretrainingModel, tokenizer: Tokenizer, folder: Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a checkpoint folder as published ones are: config.json, tokenizer.json, weights in that precision."""
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "pad_token_id": 0}
-    text = json.dumps(config | asdict(model.encoder.config), indent=2, sort_keys=True)
-    (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "config.json").write_bytes(config_json(model.encoder.config))
     tokenizer.save(str(folder / "tokenizer.json"))
     state = {name: tensor.to(dtype).contiguous() for name, tensor in model.published_state().items()}
     save_file(state, folder / WEIGHT_FILE, metadata={"format": "pt"})
+
+
+def config_json(config: BertConfig) -> bytes:
+    """The config.json of a checkpoint as published ones have it."""
+    known = {"architectures": ["BertModel"], "model_type": "bert", "hidden_act": "gelu", "pad_token_id": 0}
+    return (json.dumps(known | asdict(config), indent=2, sort_keys=True) + "\n").encode()
 
 
 def load(folder: Path, seed: int = 0) -> tuple[PretrainingModel, Tokenizer]:
