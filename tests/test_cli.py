@@ -43,8 +43,19 @@ def test_the_examples_are_accepted() -> None:
         cli.parser().parse_args(example.split())
 
 
-@pytest.mark.parametrize("text", ["a,b", "1,", "1.5", ""])
-def test_seeds_that_are_no_numbers_are_refused_in_plain_words(text: str, capsys) -> None:
+SEEDS, JOBS = "expected different whole numbers from 0 such as 0,1,2", "expected a whole number from 1"
+WRONG = [("--seeds", text, SEEDS) for text in ("a,b", "1,", "1.5", "", "-1", "1,1", "1,01", "²")]
+WRONG += [("--jobs", text, JOBS) for text in ("a", "", "0", "-1", "1.5")]
+WRONG += [("--only", text, "expected numbers or names such as 00,02") for text in ("", " ", "01,", ",")]
+
+
+@pytest.mark.parametrize(("option", "text", "words"), WRONG)
+def test_a_wrong_value_is_refused_in_plain_words(option: str, text: str, words: str, capsys) -> None:
     with pytest.raises(SystemExit):
-        cli.parser().parse_args(["--seeds", text])
-    assert f"argument --seeds: expected whole numbers such as 0,1,2, got {text!r}" in capsys.readouterr().err
+        cli.parser().parse_args([option, text])
+    assert f"argument {option}: {words}, got {text!r}" in capsys.readouterr().err
+
+
+def test_right_values_are_read() -> None:
+    options = cli.parser().parse_args(["--seeds", "0, 2", "--jobs", "3", "--only", "01, 02_x"])
+    assert (options.seeds, options.jobs, options.only) == ([0, 2], 3, ["01", "02_x"])

@@ -266,10 +266,13 @@ def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_folder_that_cannot_be_written_is_an_environment_error(here: Call, tmp_path: Path, capsys) -> None:
+@pytest.mark.parametrize("also", [[], ["--dry-run"]])
+def test_an_output_folder_that_cannot_be_written_is_an_environment_error(
+    also: list[str], here: Call, tmp_path: Path, capsys
+) -> None:
     blocked = tmp_path / "out"
     blocked.write_text("a file stands here")
-    assert here(blocked, "--profile", "smoke", "--only", "01") == 3
+    assert here(blocked, "--profile", "smoke", "--only", "01", *also) == 3
     assert "E-WRITE" in capsys.readouterr().err and blocked.read_text() == "a file stands here"
 
 
@@ -277,11 +280,12 @@ REFUSED = [
     (["--profile", "smok"], "Did you mean 'smoke'?"),
     (["--profil", "smoke"], "did you mean --profile?"),
     (["--only", "01_god"], "Did you mean '01_good'?"),
-    (["--only", ","], "no notebook ''"),
-    (["--seeds", "0,x"], "expected whole numbers such as 0,1,2, got '0,x'"),
-    (["--seeds", "1,1"], "E-SEEDS"),
-    (["--jobs", "0"], "E-JOBS"),
-    (["--jobs", "-1"], "E-JOBS"),
+    (["--only", ","], "expected numbers or names such as 00,02, got ','"),
+    (["--seeds", "0,x"], "expected different whole numbers from 0 such as 0,1,2, got '0,x'"),
+    (["--seeds", "1,1"], "expected different whole numbers"),
+    (["--jobs", "0"], "expected a whole number from 1, got '0'"),
+    (["--jobs", "257"], "E-JOBS"),
+    (["--profile", "cpu", "--data", "/no/such/folder", "--dry-run"], "no such folder"),
     (["--profile", "cpu"], "--data FOLDER"),
     (["--profile", "cpu", "--data", "/no/such/folder"], "no such folder"),
 ]
@@ -289,7 +293,8 @@ REFUSED = [
 
 REFUSED += [([option, ""], f"{option}: is empty. [E-OPTION]") for option in ("--profile", "--data", "--encoder")]
 REFUSED += [(["--profile", "smoke", "--export-predictions", " "], "--export-predictions: is empty. [E-OPTION]")]
-REFUSED += [(["--only", ""], "no notebook ''"), (["--seeds", ""], "expected whole numbers"), (["--jobs", ""], "--jobs")]
+REFUSED += [(["--only", ""], "expected numbers or names"), (["--seeds", ""], "expected different whole numbers")]
+REFUSED += [(["--jobs", ""], "expected a whole number from 1, got ''")]
 REFUSED += [(["--scheduler", ""], "--scheduler: is empty"), (["--scheduler", "host:1"], "such as tls://host:8786")]
 REFUSED += [(["--scheduler", "tcp://host:1"], "without TLS can run anything as its owner. [E-SCHEDULER]")]
 REFUSED += [(["--data", "embedded:/nonexistent"], "has no folder. [E-DATA]"), (["--data", "hub:"], "names no data")]

@@ -21,6 +21,8 @@ examples:
   ./run_all.sh --report-only                 notebooks, tables and figures again, from the records
   ./run_all.sh --verify                      whether what is published is what the records make
 
+what this machine has and lacks: python3 src/common/doctor.py
+
 exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs),
 129, 130 and 143 stopped
 """
@@ -40,13 +42,13 @@ def parser() -> argparse.ArgumentParser:
     add("--data", help="embedded, hub, or a CS224N data folder (default: the profile's)")
     add("--encoder", help="a known name, a folder, or a hub id (default: the profile's)")
     add("--only", type=_words, metavar="00,02", help="notebooks by number or name (default: all)")
-    add("--seeds", type=_seeds, metavar="0,1,2", help="seeds to train and show (default: the profile's)")
-    add("--jobs", type=int, metavar="N", help="runs at once (default: cores over threads per run)")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="seeds to show (default: the profile's; of a report, the stored)")
+    add("--jobs", type=_jobs, metavar="N", help="runs at once (default: cores over threads per run)")
     add("--scheduler", metavar="ADDRESS", help="train on a Dask cluster, such as tls://host:8786 (README says how)")
     add("--open-scheduler", action="store_true", help="take a tcp:// address too, which whoever reaches it commands")
     add("--report-only", action="store_true", help="train nothing: notebooks, tables and figures from the records")
     add("--verify", action="store_true", help="make all files again elsewhere, and name those that differ")
-    add("--dry-run", action="store_true", help="list what would be trained and how long it may take")
+    add("--dry-run", action="store_true", help="check the input, list what would be trained and how long it may take")
     add("--force", action="store_true", help="train again what the store already holds")
     add(
         "--keep-weights",
@@ -72,14 +74,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",")]
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"expected numbers or names such as 00,02, got {text!r}")
+    return words
 
 
 def _seeds(text: str) -> list[int]:
-    try:
-        return [int(word) for word in _words(text)]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers such as 0,1,2, got {text!r}") from None
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() for word in words) or len({*map(int, words)}) < len(words):
+        raise argparse.ArgumentTypeError(f"expected different whole numbers from 0 such as 0,1,2, got {text!r}")
+    return [int(word) for word in words]
+
+
+def _jobs(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

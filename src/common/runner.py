@@ -34,7 +34,7 @@ from tqdm.std import tqdm
 from common import cli, notebooks, verify
 from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
-from common.errors import DONE, ENVIRONMENT, FAILED, StudyError
+from common.errors import DONE, ENVIRONMENT, FAILED, INPUT, StudyError
 from common.files import atomic_write
 from common.report import page
 from common.results.export import export
@@ -98,19 +98,19 @@ def _run(options: argparse.Namespace) -> int:
     for path in chosen:
         notebooks.check(path, _parameters(study), CARDS)
     print(study, flush=True)
-    if options.dry_run:
-        return _dry_run(study, chosen, options.force)
     if options.verify:
         return _verify(study, chosen, is_whole=options.only is None)
     _check_places(study)
     held = [record for _, record in _planned(study, chosen) if record]
+    if study.report_only:
+        study.refuse_stale(held)
+    if options.dry_run:
+        return _dry_run(study, chosen, options.force)
     started = time.monotonic()
     with _private_folder() as folder, _no_child_left():
         notebooks.prepare_kernels(folder, thread_environment(study.profile.threads))
-        if study.report_only:
-            study.refuse_stale(held)
-            events = {}
-        else:
+        events = {}
+        if not study.report_only:
             _say_if_code_changed(held, options.force)
             events = study.train([plan for path in chosen for plan in _announced(study, path)], options.force)
             _make_cards(study, chosen)
@@ -185,12 +185,13 @@ def _published_parameters(study: Study) -> dict[str, object]:
 
 
 def _check_places(study: Study) -> None:
-    """Find out before training whether everything can be written."""
-    for folder in (study.places.build, study.places.results, study.places.figures):
-        probe = folder / f".writable-{uuid.uuid4().hex}"  # not that of another run_all
+    """Find out before training whether everything can be written; nothing is left behind."""
+    for folder in (study.places.results, study.places.figures, study.places.build):
+        existing = next(place for place in (folder, *folder.parents) if place.exists())
+        probe = existing / f".writable-{uuid.uuid4().hex}"  # not that of another run_all
         atomic_write(probe, b"")
         probe.unlink()
-    free = shutil.disk_usage(study.places.build).free / 2**20
+    free = shutil.disk_usage(existing).free / 2**20
     if free < NEEDED_MB:
         what = f"{free:.0f} MB are free, {NEEDED_MB} are needed."
         raise StudyError("E-DISK", study.places.build, what, "Free some space, or set STUDY_OUT to another disk.")
@@ -297,21 +298,22 @@ def _say_if_code_changed(held: list[dict], force: bool) -> None:
 def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
     """Say what a call would train and how long it would take here, after checking what the call would check.
 
-    Variants that a notebook makes itself come on top.
+    Variants that a notebook makes itself come on top. A report trains nothing, and needs neither data nor encoder.
     """
-    study.corpus()
-    study.encoder_folder()
-    specs = {}
+    if not study.report_only:
+        study.corpus()
+        study.encoder_folder()
+    lacking, specs = "missing" if study.report_only else "to train", {}
     for path in chosen:
         planned = _planned(study, [path])
         missing = [plan for plan, record in planned if force or not record or study.lacks_weights(plan.run_id)]
-        print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} to train")
+        print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} {lacking}")
         for plan in missing:
             print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
             specs[plan.run_id] = plan.applied
-    if not specs:
-        print("In all: nothing to train")
-        return DONE
+    if not specs or study.report_only:
+        print(f"In all: {f'{len(specs)} runs are {lacking}' if specs else f'nothing {lacking}'}")
+        return INPUT if specs else DONE
     examples = sum(spec.total_examples(REPORT_TRAIN) for spec in specs.values())
     hours = estimated_hours(list(specs.values()), measured_rate(study), study.jobs)
     told = f"{hours:.1f} hours" if hours > 1 else f"{60 * hours:.0f} minutes"

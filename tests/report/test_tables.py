@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pandas as pd
@@ -71,6 +72,21 @@ def test_markdown_and_html_escape_hostile_text() -> None:
     assert "<script>" not in tables.to_markdown(small(), HOSTILE)
     assert "<script>" not in tables.Shown(small())._repr_html_()
     assert "&lt;script&gt;" in tables.Shown(small())._repr_html_()
+
+
+def test_in_a_notebook_text_is_left_numbers_are_right_and_a_group_is_above_its_columns() -> None:
+    drawn = tables.Shown(small())._repr_html_()
+    first, second, *lines = [re.findall(r"<t[hd].*?text-align: (\w+)", line) for line in drawn.split("<tr")[1:]]
+    assert first == ["center"] and second == ["left", "right", "left", "right", "left"]
+    assert lines == [second] * 3
+
+
+def test_a_notebook_says_once_what_is_the_same_in_all_lines() -> None:
+    frame = pd.DataFrame({"model": ["a", "b"], "seeds": [3, 3], "notes": ["", ""], "share of training": [0.1, 0.2]})
+    frame.attrs["caption"] = "Caption."
+    shown = tables.Shown(frame)
+    assert [*shown.text] == ["model", "share of training"] and shown.caption == "Caption. In every line: seeds 3."
+    assert [*tables.Shown(frame[:1]).text] == [*frame] and [*tables.formatted(frame)] == [*frame]
 
 
 def test_latex_escapes_cells_header_and_caption() -> None:

@@ -199,8 +199,22 @@ def test_report_only_names_what_is_missing_and_trains_nothing(out: Path) -> None
     with pytest.raises(StudyError) as error:
         here.run(rows)
     missing = [f"{rows[0].id}, seed 0", f"{rows[1].id}, seed 0", f"{rows[1].id}, seed 1"]
-    assert error.value.code == "E-MISSING" and "--profile smoke --seeds 0,1" in error.value.fix
+    assert error.value.code == "E-MISSING" and error.value.fix.endswith("--profile smoke --seeds 0,1")
     assert [problem.partition(": ")[0] for problem in error.value.problems] == missing
+    put(here, rows[1], seed=1)
+    with pytest.raises(StudyError, match="or show what is whole: --seeds 1\n"):
+        here.run(rows)
+
+
+def test_a_report_shows_the_seeds_that_are_stored(out: Path) -> None:
+    assert lab(report_only=True).seeds == lab().seeds == (0,)
+    rows = study.rows("swissbert", "table2")[:3]
+    for row in rows:
+        for seed in (3, 5):
+            put(lab(), row, seed)
+    put(lab(), rows[0], seed=4)  # one row tried with one more seed: the others are not asked for it
+    assert lab(report_only=True).seeds == (3, 5) and lab().seeds == (0,)
+    assert [len(result.records) for result in lab(report_only=True).run(rows).values()] == [2, 2, 2]
 
 
 def test_report_only_needs_neither_data_nor_encoder(out: Path) -> None:

@@ -7,6 +7,7 @@ profile, encoder, data and seeds, and say where numbers are contaminated or mean
 from __future__ import annotations
 
 import html
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ NAME = re.compile(r"\d\d_[a-z0-9_]+")
 VERDICTS = (REPRODUCED, CONTRADICTED, INCONCLUSIVE)
 MISSING = "\N{EN DASH}"
 MARK = "\N{DAGGER}"
+NUMBER = re.compile(rf"[+-]?\d[\d.,e%\s±+{MARK}-]*|{MISSING}|")
+# JupyterLab puts all cells to the right and keeps half a line around them.
+STYLE = 'style="text-align: {}; padding: 0.3em 0.4em"'
+ONCE = ("seeds", "share of training", "notes")  # what a notebook's table leaves out where it is the same in all lines
 MARKED = f"{MARK} no better than the best constant answer."
 SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap", "estimate", "low", "high")
 SCIENTIFIC = ("largest difference",)
@@ -40,8 +45,12 @@ class Shown:
     """A table in a notebook: HTML where it can be drawn, plain text elsewhere, both the same on every machine."""
 
     def __init__(self, frame: pd.DataFrame):
-        self.text = formatted(frame)
-        self.caption = frame.attrs.get("caption", "")
+        text = formatted(frame)
+        alike = [place for place in range(text.shape[1]) if _is_said_once(text, place)]
+        once = [f"{_leaf(text.columns[place])} {text.iat[0, place]}" for place in alike if text.iat[0, place]]
+        self.text = text.iloc[:, [place for place in range(text.shape[1]) if place not in alike]]
+        told = [f"In every line: {', '.join(once)}."] if once else []
+        self.caption = " ".join([*filter(None, [frame.attrs.get("caption", "")]), *told])
 
     def __repr__(self) -> str:
         return self.text.to_string(index=False, max_colwidth=None) + (f"\n\n{self.caption}" if self.caption else "")
@@ -49,7 +58,22 @@ class Shown:
     def _repr_html_(self) -> str:
         caption = f"<p>{html.escape(self.caption)}</p>" if self.caption else ""
         with pd.option_context("display.max_colwidth", None):
-            return self.text.to_html(index=False, escape=True, border=0) + caption
+            drawn = self.text.to_html(index=False, escape=True, border=0)
+        groups, rows = self.text.columns.nlevels, drawn.replace('halign="left"', STYLE.format("center")).split("<tr")
+        columns = (self.text.iloc[:, place] for place in range(self.text.shape[1]))
+        sides = itertools.cycle(["right" if column.map(is_number).all() else "left" for column in columns])
+        cells = re.sub(r"<(t[hd])>", lambda tag: f"<{tag[1]} {STYLE.format(next(sides))}>", "<tr".join(rows[groups:]))
+        return "<tr".join([*rows[:groups], cells]) + caption
+
+
+def is_number(text: str) -> bool:
+    """Whether a formatted cell holds numbers alone, or nothing."""
+    return NUMBER.fullmatch(text) is not None
+
+
+def _is_said_once(text: pd.DataFrame, place: int) -> bool:
+    """Whether a column of a table with several lines says the same in all of them, and its caption can say it."""
+    return len(text) > 1 and _leaf(text.columns[place]) in ONCE and text.iloc[:, place].nunique() == 1
 
 
 def reading(template: str, **values: object) -> Markdown:
@@ -64,7 +88,7 @@ def found(frame: pd.DataFrame) -> Markdown:
         part = frame[frame["verdict"] == verdict]
         said = [f"- {line.claim}: {escape_markdown(line.statement)}" for line in part.itertuples()]
         parts.append("\n".join([f"**{verdict.capitalize()}**, {len(part)} of {len(frame)}:", "", *said]))
-    return Markdown("\n\n".join(parts))
+    return Markdown("\n\n".join(parts) or "None.")
 
 
 def contamination_note(lab: Study) -> str:

@@ -13,6 +13,7 @@ import functools
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -144,7 +145,8 @@ class Study:
         """The data, read once; StudyError with every problem when it cannot be read."""
         if self.source is None:
             what = f"profile {self.profile.name} needs the {self.data} data."
-            raise StudyError("E-DATA", "data", what, "Give it: --data FOLDER (a CS224N data folder) or --data hub.")
+            fix = "Give it: --data FOLDER (a CS224N data folder) or --data hub. --report-only reads what is stored."
+            raise StudyError("E-DATA", "data", what, fix)
         return _corpus(self.source)
 
     def scored(self, task: str) -> Split:
@@ -380,10 +382,13 @@ class Study:
         return Cluster(self.scheduler, origin)
 
     def _read(self, wanted: dict[str, Planned]) -> dict[str, dict]:
-        missing = tuple(str(plan) for run_id, plan in wanted.items() if not self.store.present(run_id))
-        if missing:
-            what = f"{len(missing)} of {len(wanted)} runs are not in the store of profile {self.profile.name}."
-            raise StudyError("E-MISSING", "report-only", what, f"Train them: {self._command()}", missing)
+        absent = [run_id for run_id in wanted if not self.store.present(run_id)]
+        if absent:
+            what = f"{len(absent)} of {len(wanted)} runs are not in the store of profile {self.profile.name}."
+            whole = {plan.applied.seed for plan in wanted.values()} - {wanted[i].applied.seed for i in absent}
+            shown = f", or show what is whole: --seeds {','.join(map(str, sorted(whole)))}" if whole else ""
+            fix = f"Train them: {self._command()}{shown}"
+            raise StudyError("E-MISSING", "report-only", what, fix, tuple(str(wanted[i]) for i in absent))
         records = {run_id: self.store.get(run_id) for run_id in wanted}
         if self.report_only:
             self.refuse_stale(records.values())
@@ -439,7 +444,7 @@ def open_study(
         profile: its name; None takes `STUDY_PROFILE` from the environment, or quick.
         data: embedded, hub, or a CS224N data folder; None takes the profile's.
         encoder: a known name, a folder or a hub id; None takes the profile's.
-        seeds: None takes the profile's.
+        seeds: None takes the profile's; with report_only those that are stored.
         jobs: runs at once; None takes what fits on the cores. Results do not depend on it.
         report_only: read records only; data and encoder need not be there.
         scheduler: train on the Dask cluster of that address, tls://host:port.
@@ -451,7 +456,10 @@ def open_study(
     name = chosen.data if source is None else sources.name(source)
     if report_only and name == "cs224n" and not Path(source or "").is_dir():
         source = None  # the name is enough to find the records
-    seeds, jobs = chosen.seeds if seeds is None else seeds, default_jobs(chosen.threads) if jobs is None else jobs
+    store = RunStore(places)
+    if seeds is None:
+        seeds = (report_only and _stored_seeds(store)) or chosen.seeds
+    jobs = default_jobs(chosen.threads) if jobs is None else jobs
     _check_numbers(seeds, jobs)
     if not encoder.strip():
         raise StudyError(
@@ -461,7 +469,7 @@ def open_study(
     return Study(
         profile=chosen,
         places=places,
-        store=RunStore(places),
+        store=store,
         seeds=tuple(seeds),
         data=name,
         encoder=weights.encoder_name(encoder),
@@ -471,6 +479,15 @@ def open_study(
         encoder_source=encoder,
         scheduler=scheduler,
     )
+
+
+def _stored_seeds(store: RunStore) -> tuple[int, ...]:
+    """The seeds that a report shows: all of which the store holds at least half as many runs as of the fullest one.
+
+    A seed that one variant was tried with is not asked of every row.
+    """
+    counts = Counter(int(run_id.rpartition("-s")[2]) for run_id in store.names())
+    return tuple(sorted(seed for seed, count in counts.items() if 2 * count >= max(counts.values())))
 
 
 def _check_address(address: str | None, is_open: bool) -> None:
