@@ -38,7 +38,7 @@ def test_help_names_every_profile() -> None:
 
 def test_the_examples_are_accepted() -> None:
     examples = re.findall(r"^  \./run_all\.sh(.*?)(?:   |$)", cli.EPILOG, flags=re.M)
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         cli.parser().parse_args(example.split())
 
