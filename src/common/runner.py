@@ -144,10 +144,7 @@ def _verify(study: Study, chosen: list[Path], is_whole: bool) -> int:
     if _worst(codes) != DONE:
         print("Nothing was compared: not every notebook could be made again.")
         return _worst(codes)
-    told = (
-        f"{len(found)} published files are not what the records make." if found else "All files are what records make."
-    )
-    print(told)
+    print(f"{len(found) or 'All'} files are {'not ' if found else ''}what the records make.")
     return FAILED if found else DONE
 
 
