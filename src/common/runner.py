@@ -34,6 +34,7 @@ from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
 from common.errors import StudyError
 from common.files import atomic_write
+from common.model.weights import SHIPPED
 from common.report import page
 from common.results.export import export
 from common.results.facts import data_card, labels_card, parity_card
@@ -47,6 +48,7 @@ from common.training.loop import code_hash
 
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
 ENVIRONMENT_CODES = ("E-WRITE", "E-DISK", "E-HUB", "E-CLUSTER")
+KNOWN = {"embedded", "hub", "minilm-l6", *SHIPPED}
 NEEDED_MB = 200
 PATIENCE_S = 3.0
 LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
@@ -127,9 +129,14 @@ def _refuse_empty(options: argparse.Namespace) -> None:
 
 
 def _absolute(name: str | None) -> str | None:
-    """A folder in full, for kernels and workers; a relative one starts where run_all.sh was called."""
+    """A folder in full, for kernels and workers; a relative one starts where run_all.sh was called.
+
+    A known name is no folder, even where one of that name lies there: ./name is.
+    """
+    if name in KNOWN:
+        return name
     prefix, colon, folder = (name or "").rpartition(":")
-    path = Path(os.environ.get("STUDY_CALLED_FROM", "."), Path(folder).expanduser())
+    path = Path(os.environ.get("STUDY_CALLED_FROM", "."), os.path.expanduser(folder))
     return f"{prefix}{colon}{path.resolve()}" if folder and path.is_dir() else name
 
 
@@ -265,8 +272,7 @@ def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
 
     Variants that a notebook makes itself come on top.
     """
-    study.corpus()
-    study.encoder_folder()
+    study.check(plan for path in chosen for plan in _announced(study, path))
     for path in chosen:
         planned = _planned(study, [path])
         missing = [plan for plan, record in planned if force or not record]
