@@ -36,6 +36,7 @@ from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
 from common.errors import DONE, ENVIRONMENT, FAILED, INPUT, StudyError
 from common.files import atomic_write
+from common.model.weights import SHIPPED
 from common.report import page
 from common.results.export import export
 from common.results.facts import data_card, labels_card, parity_card
@@ -47,6 +48,7 @@ from common.runs.pool import Event, thread_environment
 from common.runs.session import Planned, Study, open_study
 from common.training.loop import code_hash
 
+KNOWN = {"embedded", "hub", "minilm-l6", *SHIPPED}
 NEEDED_MB = 200
 PATIENCE_S = 3.0
 LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
@@ -158,9 +160,14 @@ def _refuse_empty(options: argparse.Namespace) -> None:
 
 
 def _absolute(name: str | None) -> str | None:
-    """A folder in full, for kernels and workers; a relative one starts where run_all.sh was called."""
+    """A folder in full, for kernels and workers; a relative one starts where run_all.sh was called.
+
+    A known name is no folder, even where one of that name lies there: ./name is.
+    """
+    if name in KNOWN:
+        return name
     prefix, colon, folder = (name or "").rpartition(":")
-    path = Path(os.environ.get("STUDY_CALLED_FROM", "."), Path(folder).expanduser())
+    path = Path(os.environ.get("STUDY_CALLED_FROM", "."), os.path.expanduser(folder))
     return f"{prefix}{colon}{path.resolve()}" if folder and path.is_dir() else name
 
 
@@ -298,8 +305,7 @@ def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
     Variants that a notebook makes itself come on top. A report trains nothing, and needs neither data nor encoder.
     """
     if not study.report_only:
-        study.corpus()
-        study.encoder_folder()
+        study.check(plan for path in chosen for plan in _announced(study, path))
     lacking, specs = "missing" if study.report_only else "to train", {}
     for path in chosen:
         planned = _planned(study, [path])

@@ -27,10 +27,11 @@ from common.declare.profile import PROFILES, REPORT_TRAIN, Profile, profile_name
 from common.declare.rows import Row, is_row, lookup, reports, row, rows
 from common.declare.spec import RunSpec
 from common.declare.strict import meant, to_dict
+from common.declare.tasks import TASKS
 from common.errors import StudyError
 from common.model import weights
 from common.paths import Places
-from common.runs import combine, models
+from common.runs import check, combine, models
 from common.runs.pool import Event, Job, Pool, default_jobs, local_pool
 from common.runs.progress import Progress, terminal, told_failure
 from common.runs.record import Record
@@ -181,7 +182,7 @@ class Study:
             print(line)
         by_id = {plan.run_id: plan for plan in plans}
         events = self._left_out(by_id) if self.report_only else self.train(plans, force)
-        failed = {run_id: event for run_id, event in events.items() if event["event"] == "failed"}
+        failed = {run_id: event for run_id, event in events.items() if event["event"] in ("failed", "impossible")}
         records = self._read({run_id: plan for run_id, plan in by_id.items() if run_id not in failed})
         return self._results(rows, plans, records, failed)
 
@@ -290,7 +291,9 @@ class Study:
             if self.report_only:
                 raise StudyError("E-MISSING", plan.label, "no weights of it are kept.", "Leave report-only mode.")
             print(f"Training {plan}, of which no weights are kept.", file=terminal(), flush=True)
-        for run_id, event in study._train([study._job(plan, force=False) for plan in missing.values()]).items():
+        for run_id, event in study._train(
+            missing, [study._job(plan, force=False) for plan in missing.values()]
+        ).items():
             if event["event"] == "failed":
                 raise StudyError("E-FAILED", missing[run_id].label, event["message"], f"Log: {event['log'] or 'none'}")
 
@@ -315,7 +318,8 @@ class Study:
         for run_id, damage in damages.items():
             if damage:
                 print(f"{plans[run_id]} is damaged and left out. {damage}", file=terminal())
-        return {
+        missing = [plan for run_id, plan in plans.items() if run_id not in present]
+        return self._impossible(missing) | {
             run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": str(plans[run_id])}
             for run_id, damage in damages.items()
             if damage
@@ -342,16 +346,22 @@ class Study:
     def train(self, plans: Iterable[Planned], force: bool = False) -> dict[str, Event]:
         """Train what of these the store lacks; the last event (`finished` or `failed`) of each run that was asked for.
 
-        Finished runs are in the store, whatever becomes of the others. Progress is shown on the terminal and in
-        logs/progress.log, in a notebook's outputs only what failed.
+        Finished runs are in the store, whatever becomes of the others; one whose task the data lack is `impossible`.
+        Progress is shown on the terminal and in logs/progress.log, in a notebook's outputs only what failed.
         """
-        return self._train(self.jobs_for(plans, force))
+        by_id = {plan.run_id: plan for plan in plans}
+        return self._train(by_id, self.jobs_for(by_id.values(), force))
 
-    def _train(self, jobs: list[Job]) -> dict[str, Event]:
+    def _train(self, by_id: dict[str, Planned], jobs: list[Job]) -> dict[str, Event]:
         if not jobs:
             return {}
-        self.corpus()  # every problem of the data is told before anything is trained
-        self.encoder_folder()
+        self.check(by_id[job.run_id] for job in jobs)
+        impossible = self._impossible(by_id[job.run_id] for job in jobs)
+        jobs = [job for job in jobs if job.run_id not in impossible]
+        if impossible:
+            rows = ", ".join(dict.fromkeys(by_id[run_id].row.id for run_id in impossible))
+            what = f"the {self.data} data have not every task of {len(impossible)} runs"
+            print(f"Left out, because {what}: {rows}.", file=terminal())
         progress = Progress(self.places.logs / "progress.log")
         try:
             events = self._workers().run(jobs, self.store, progress)
@@ -364,7 +374,31 @@ class Study:
             for run_id, event in events.items():
                 if event["event"] == "failed":
                     print(told_failure(run_id, event), file=sys.stderr)
-        return events
+        return events | impossible
+
+    def check(self, plans: Iterable[Planned]) -> None:
+        """Refuse an encoder or data that would end or falsify these runs, and say what a reader should know of them."""
+        notes = check.check_inputs(self.encoder_folder, self.corpus, [plan.applied for plan in plans])
+        if terminal() is sys.stderr:  # kernels would say it again
+            print(*notes, sep="\n", end="\n" * bool(notes), file=sys.stderr)
+
+    def _impossible(self, plans: Iterable[Planned]) -> dict[str, Event]:
+        """Runs whose tasks the data lack, each with its reason in place of an end."""
+        tasks = self._tasks_here()
+        lacks = [(plan, [task for task in plan.applied.tasks if task.name not in tasks]) for plan in plans]
+        end = {"event": "impossible", "log": None}
+        return {
+            plan.run_id: end | {"message": f"the {self.data} data have no {names[0].name}", "label": str(plan)}
+            for plan, names in lacks
+            if names
+        }
+
+    def _tasks_here(self) -> set[str]:
+        """Tasks that the data hold: as read or, where they are not here, as the data card has them."""
+        if self.source and not (self.data == "hub" and self.report_only):
+            return set(self.corpus())
+        card = self.store.card("data")
+        return set(card["counts"] if card else TASKS)
 
     def _workers(self) -> Pool | Cluster:
         """Who trains: this process's own pool, or the workers of a cluster."""
@@ -451,7 +485,7 @@ def open_study(
         is_open: take one without TLS as well, tcp://host:port, which whoever reaches its port commands.
     """
     chosen = profile_named(os.environ.get("STUDY_PROFILE", "quick") if profile is None else profile)
-    places, encoder = paths.places(chosen.name), str(chosen.encoder if encoder is None else encoder)
+    places, encoder = paths.places(chosen.name), _encoder_source(str(chosen.encoder if encoder is None else encoder))
     source = str(data) if data is not None else ("embedded" if chosen.data == "embedded" else None)
     name = chosen.data if source is None else sources.name(source)
     if report_only and name == "cs224n" and not Path(source or "").is_dir():
@@ -461,10 +495,6 @@ def open_study(
         seeds = (report_only and _stored_seeds(store)) or chosen.seeds
     jobs = default_jobs(chosen.threads) if jobs is None else jobs
     _check_numbers(seeds, jobs)
-    if not encoder.strip():
-        raise StudyError(
-            "E-ENCODER", "encoder", "is empty.", "Give a known name, a folder or a hub id, or leave it out."
-        )
     _check_address(scheduler, is_open)
     return Study(
         profile=chosen,
@@ -488,6 +518,16 @@ def _stored_seeds(store: RunStore) -> tuple[int, ...]:
     """
     counts = Counter(int(run_id.rpartition("-s")[2]) for run_id in store.names())
     return tuple(sorted(seed for seed, count in counts.items() if 2 * count >= max(counts.values())))
+
+
+def _encoder_source(name: str) -> str:
+    """What to load; a known name wins over a folder of that name, which is then ./name."""
+    if not name.strip():
+        fix = "Give a known name, a folder or a hub id, or leave it out."
+        raise StudyError("E-ENCODER", "encoder", "is empty.", fix)
+    if os.path.expanduser(name).startswith("~"):
+        raise StudyError("E-ENCODER", name, "there is no such user.", "Give the folder in full.")
+    return str(paths.ASSETS / name) if name in weights.SHIPPED and Path(name).is_dir() else name
 
 
 def _check_address(address: str | None, is_open: bool) -> None:
@@ -528,4 +568,6 @@ def _encoder_hashes(encoder: str) -> dict[str, str]:
     has_minilm = encoder == "minilm-l6" and any(metadata.distributions(name=weights.MINILM_PACKAGE))
     if not (Path(encoder).is_dir() or encoder in weights.SHIPPED or has_minilm):
         return {}
-    return weights.encoder_hashes(weights.resolve_encoder(encoder))
+    folder = weights.resolve_encoder(encoder)
+    is_whole = all((folder / name).is_file() for name in (weights.WEIGHT_FILE, "config.json"))
+    return weights.encoder_hashes(folder) if is_whole else {}  # what is missing, the check before training tells
