@@ -251,8 +251,8 @@ class Study:
 
     def refuse_stale(self, records: Iterable[Record]) -> None:
         """Raise StudyError naming the runs that were trained on other data or weights than those here."""
-        changed = {record.run_id: self.stale(record) for record in records}
-        problems = tuple(f"{run_id} ({', '.join(names)})" for run_id, names in changed.items() if names)
+        changed = [(record, self.stale(record)) for record in records]
+        problems = tuple(f"{r.name}: {r.run_id} ({', '.join(names)})" for r, names in changed if names)
         if problems:
             what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
             raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
@@ -314,7 +314,7 @@ class Study:
             if damage:
                 print(f"{plans[run_id]} is damaged and left out. {damage}", file=terminal())
         return {
-            run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": str(plans[run_id])}
+            run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": plans[run_id].label}
             for run_id, damage in damages.items()
             if damage
         }
