@@ -239,7 +239,7 @@ def test_report_only_refuses_records_of_other_weights(finished: tuple, here: Cal
     store.write(record | {"hashes": record["hashes"] | {"weights": "0"}}, store.predictions(run_id), {})
     assert here(out, "--profile", "smoke", "--report-only", "--only", "01") == 2
     told = capsys.readouterr().err
-    assert "[E-STALE]" in told and f"{run_id} (tiny-random (weights))" in told
+    assert "[E-STALE]" in told and f"{record.name}: {run_id} (tiny-random (weights))" in told
 
 
 def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_path: Path, capsys) -> None:
@@ -253,7 +253,28 @@ def test_dry_run_counts_and_touches_nothing(finished: tuple, here: Call, tmp_pat
     assert "01_good: 2 runs, 2 in the store, 0 to train" in told and "nothing to train" in told
     assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01", "--force") == 0
     assert "01_good: 2 runs, 0 in the store, 2 to train" in capsys.readouterr().out
+    assert here(finished[0], "--profile", "smoke", "--dry-run", "--only", "01", "--keep-weights") == 0
+    assert "01_good: 2 runs, 0 in the store, 2 to train" in capsys.readouterr().out
     assert files(finished[0]) == before
+
+
+def test_keeping_weights_trains_for_them_alone_and_only_once(finished: tuple, sources: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    runs = published(out).parent / "runs"
+    before = files(runs)
+    call = call_on(sources, out)
+    options = ("--profile", "smoke", "--jobs", "1", "--only", "01", "--keep-weights")
+    assert "2 trained, 2 were in the store" in call(*options).stdout
+    kept = {path.name for path in (out / "build" / "smoke" / "weights").iterdir()}
+    assert kept == {path.name for path in runs.iterdir()} and files(runs) == before
+    assert "0 trained, 2 were in the store" in call(*options).stdout
+
+
+def test_a_cluster_keeps_no_weights(here: Call, tmp_path: Path, capsys) -> None:
+    options = ("--profile", "smoke", "--keep-weights", "--scheduler", "tls://127.0.0.1:1")
+    assert here(tmp_path / "out", *options) == 2
+    assert "--keep-weights: a cluster's workers give back records alone. [E-OPTION]" in capsys.readouterr().err
 
 
 def test_a_parameter_that_a_notebook_lacks_is_refused_before_anything_starts(

@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--keep-weights",
         action="store_true",
-        help="keep the best epoch's model of every run, in build/<profile>/weights",
+        help="keep each run's best model in build/<profile>/weights (the size of its encoder)",
     )
     add(
         "--export-predictions",

@@ -25,7 +25,7 @@ examples:
   python -m common.predict swissbert_pair "A dog runs." "A cat sits."               paraphrase and similarity
   python -m common.predict gu_final "a fine film" --profile cpu --data ~/cs224n     real data, a small real encoder
 
-exit codes: 0 answered, 2 input refused, 3 environment, 4 the training failed
+exit codes: 0 answered, 2 input refused, 3 environment, 4 the training failed, 130 stopped
 """
 SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
 REVIEWS = ("negative", "positive")
@@ -62,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(error.message(), file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:  # what that means has been said
+        return 130
     return DONE
 
 

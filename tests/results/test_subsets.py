@@ -71,7 +71,8 @@ def record(row_id: str, run_id: str, scores: np.ndarray, labels: np.ndarray = LA
     spec = profile_named("quick").apply(replace(row(row_id).specs[0], seed=seed))
     threshold = 0.0 if spec.task("para").loss == "bce" else spec.task("para").threshold
     accuracy = sum(bool(s > threshold) == bool(label) for s, label in zip(scores, labels, strict=True)) / len(labels)
-    return Record({"run_id": run_id, "spec": to_dict(spec), "metrics": {"dev": {"para_acc": accuracy, "sst_acc": 0.5}}})
+    scores = {"dev": {"para_acc": accuracy, "sst_acc": 0.5}}
+    return Record({"run_id": run_id, "row": {"id": row_id}, "spec": to_dict(spec), "metrics": scores})
 
 
 def result(row_id: str, *records: dict) -> RowResult:
@@ -177,7 +178,7 @@ def test_classes_that_half_precision_makes_equal_are_no_mismatch_and_others_are(
 @pytest.mark.parametrize("labels", [1 - LABELS, LABELS[:-1]])
 def test_labels_of_other_data_are_refused(labels: np.ndarray) -> None:
     scores = np.array([0.9, 0.8, 0.2, 0.3, 0.1, 0.9, 0.4], dtype=np.float32)
-    with pytest.raises(StudyError, match="E-STALE.*cards/words.json"):
+    with pytest.raises(StudyError, match=f"to {PARA}, seed 0 .r-s0.*E-STALE.*cards/words.json"):
         subsets.answers(lab_with({"r-s0": scores}, labels), record(PARA, "r-s0", scores), "para")
 
 

@@ -57,7 +57,8 @@ def put(lab: study.Study, row: study.Row, seed: int = 0, **changes: object) -> s
         "data": {"sst": sources.fingerprint(lab.corpus())["sst"]},
         **session._encoder_hashes("tiny-random"),
     }
-    record = {"run_id": spec.run_id, "spec": to_dict(spec), "hashes": hashes, "metrics": {"dev": {}}, **changes}
+    named = {"run_id": spec.run_id, "row": {"id": row.id}}
+    record = {**named, "spec": to_dict(spec), "hashes": hashes, "metrics": {"dev": {}}, **changes}
     lab.store.write(record, {"sst": np.zeros((2, 5), np.float32)}, {})
     return spec.run_id
 
@@ -269,7 +270,7 @@ def test_a_record_of_other_data_or_of_another_encoder_is_stale(out: Path, change
     put(here, row, hashes=hashes | {changed: {"sst": "0"} if changed == "data" else "0"})
     with pytest.raises(StudyError) as error:
         here.run([row])
-    assert error.value.code == "E-STALE"
+    assert error.value.code == "E-STALE" and error.value.problems[0].startswith(f"{row.id}, seed 0: ")
     assert ("sst" if changed == "data" else f"tiny-random ({changed})") in error.value.problems[0]
 
 

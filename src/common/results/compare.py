@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from common.declare import reported
-from common.declare.tasks import TASK_NAMES
 from common.results.facts import labels_card
 from common.results.long import (
     CONSTANT,
@@ -443,9 +442,13 @@ def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         spec, metrics = record["spec"], record.scores()
         encoder = spec["encoder"]["checkpoint"] + (" (frozen)" if spec["encoder"]["frozen"] else "")
-        pairs = ", ".join(f"{TASK_NAMES[t['name']]} {t['pair_method']}" for t in spec["tasks"])
-        line = {"run": record.run_id, "model": pairs, "encoder": encoder, "data": spec["data"]}
-        line |= {"seed": spec["seed"], "epochs": spec["epochs"], "learning rate": f"{spec['optimizer']['lr']:g}"}
+        line = {"row": record["row"]["id"], "seed": record.seed, "run": record.run_id}
+        line |= {
+            "encoder": encoder,
+            "data": spec["data"],
+            "epochs": spec["epochs"],
+            "learning rate": f"{spec['optimizer']['lr']:g}",
+        }
         line |= {METRICS[name]: metrics.get(name) for name in MAIN_METRICS}
         lines.append(line | {"share of training": record["share"], "minutes": record["wall_s"] / 60})
     return pd.DataFrame(lines)

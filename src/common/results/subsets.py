@@ -155,7 +155,9 @@ def answers(lab: Study, record: Record, task: str) -> np.ndarray:
         known = record.scores()[METRIC_NAMES[task]]
         is_stale = len(found) != len(labels) or abs((found == labels).mean() - known) > _rounded(spec, scores) + 1e-9
     if is_stale:
-        what = f"the dev labels give another {TASK_NAMES[task]} score to run {record.run_id} than its record."
+        what = (
+            f"the dev labels give another {TASK_NAMES[task]} score to {record.name} ({record.run_id}) than its record."
+        )
         raise StudyError("E-STALE", "cards/labels.json", what, "Delete this card and cards/words.json.")
     return found
 

@@ -70,7 +70,7 @@ def kept_record(folder: Path) -> Record | None:
     try:
         record = Record(read_checked(folder / RECORD))
         is_sound = all(file_sha256(folder / name) == digest for name, digest in record["kept"].items())
-    except (StudyError, OSError):
+    except (StudyError, OSError, KeyError):
         return None
     return record if is_sound else None
 
@@ -164,7 +164,7 @@ def card(record: Record) -> str:
     limits += ["Its dev scores were still rising when training ended."] * record["under_trained"]
     limits.append(f"It saw {100 * record['share']:.2g} % of the report's training, with one seed.")
     extra = " without its task-specific and shared layers" if spec.encoder.pals or _has_shared_layer(record) else ""
-    return f"""# {row["id"]}, seed {record.seed}
+    return f"""# {record.name}
 
 {row["label"]}, a model of the report {row["report"]}, trained again under the profile {record["profile"]}.
 Run `{record.run_id}`; all of its settings and numbers are in `{RECORD}`.

@@ -32,6 +32,11 @@ class Record(dict):
     def seed(self) -> int:
         return self["spec"]["seed"]
 
+    @property
+    def name(self) -> str:
+        """How messages and tables call a run: the row that asked for it first, and its seed."""
+        return f"{self['row']['id']}, seed {self.seed}"
+
     @functools.cached_property
     def spec(self) -> RunSpec:
         """What was trained; a record of several runs has none."""

@@ -254,8 +254,8 @@ class Study:
 
     def refuse_stale(self, records: Iterable[Record]) -> None:
         """Raise StudyError naming the runs that were trained on other data or weights than those here."""
-        changed = {record.run_id: self.stale(record) for record in records}
-        problems = tuple(f"{run_id} ({', '.join(names)})" for run_id, names in changed.items() if names)
+        changed = [(record, self.stale(record)) for record in records]
+        problems = tuple(f"{r.name}: {r.run_id} ({', '.join(names)})" for r, names in changed if names)
         if problems:
             what = f"{len(problems)} of {len(changed)} runs were trained on other data or weights than those here."
             raise StudyError("E-STALE", "report-only", what, f"Train them again: {self._command()}", problems)
@@ -320,7 +320,7 @@ class Study:
                 print(f"{plans[run_id]} is damaged and left out. {damage}", file=terminal())
         missing = [plan for run_id, plan in plans.items() if run_id not in present]
         return self._impossible(missing) | {
-            run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": str(plans[run_id])}
+            run_id: {"event": "failed", "message": f"damaged: {damage}", "log": None, "label": plans[run_id].label}
             for run_id, damage in damages.items()
             if damage
         }
@@ -388,7 +388,7 @@ class Study:
         lacks = [(plan, [task for task in plan.applied.tasks if task.name not in tasks]) for plan in plans]
         end = {"event": "impossible", "log": None}
         return {
-            plan.run_id: end | {"message": f"the {self.data} data have no {names[0].name}", "label": str(plan)}
+            plan.run_id: end | {"message": f"the {self.data} data have no {names[0].name}", "label": plan.label}
             for plan, names in lacks
             if names
         }
