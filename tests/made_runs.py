@@ -26,7 +26,7 @@ def record(row_id: str, seed: int, undefined: dict | None = None, **metrics: flo
     spec = replace(row(row_id).specs[0], seed=seed)
     return {
         "run_id": spec.run_id,
-        "row": {"id": row_id},
+        "row": {"id": row_id, "label": row(row_id).label, "report": row(row_id).report},
         "spec": to_dict(spec),
         "share": 0.05,
         "under_trained": True,

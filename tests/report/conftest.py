@@ -32,7 +32,7 @@ def stored_run(store: RunStore, row_id: str, rng: np.random.Generator) -> dict:
     history = [{"epoch": e, "train_loss": loss} | scores for e, loss in enumerate(losses, start=1)]
     record = {
         "run_id": spec.run_id,
-        "row": {"id": row_id},
+        "row": {"id": row_id, "label": row(row_id).label, "report": row(row_id).report},
         "spec": to_dict(spec),
         "written": to_dict(written),
         "share": 0.04,

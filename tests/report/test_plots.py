@@ -67,6 +67,21 @@ def test_figure_carries_its_caption_its_runs_and_its_data(lab: SimpleNamespace, 
     assert shown.data == (lab.places.figures / "02_comparison.png").read_bytes()
 
 
+def test_a_figure_of_runs_says_in_its_corner_how_much_training_it_shows(lab: SimpleNamespace, results: dict) -> None:
+    runs = [record.run_id for result in results.values() for record in result.records]
+    for chosen, corner in ((runs, "profile quick, tiny-bert, 4 % of the reports' training"), ([], "")):
+        figure = plots.hole()
+        plots.save(lab, "02_corner", figure, pd.DataFrame({"value": [1]}), "Caption.", chosen)
+        assert figure.get_supxlabel() == corner
+
+
+def test_comparisons_share_one_scale_and_a_narrow_one_keeps_its_legend_inside(lab: SimpleNamespace) -> None:
+    figure = plots.comparison(scores())
+    assert {axis.get_xlim()[1] for axis in figure.axes} == {1.0}
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert figure.legends[0]._ncols * (max(map(len, labels)) + 10) <= max(11 * figure.get_figwidth(), 60)
+
+
 def test_no_run_at_all_gives_a_marked_hole(lab: SimpleNamespace, results: dict, drawings: Callable) -> None:
     failed = {name: replace(result, records=()) for name, result in results.items()}
     for name, (draw, frame) in drawings(failed).items():
@@ -134,7 +149,7 @@ def test_every_comparison_has_the_constant_and_the_zero_shot_lines_told_apart_by
 def test_a_bar_no_better_than_the_constant_is_marked_and_the_mark_explained() -> None:
     figure = plots.comparison(scores())
     (mark,) = [text for text in figure.axes[0].texts if text.get_text() == tables.MARK]
-    assert mark.xy[1] == 1 and tables.MARKED.rstrip(".") in " ".join(figure.get_suptitle().split())
+    assert mark.get_position()[1] == 1 and tables.MARKED.rstrip(".") in " ".join(figure.get_suptitle().split())
     clean = plots.comparison(scores(at_constant=False, value=0.45))
     assert not [text for text in clean.axes[0].texts] and tables.MARK not in clean.get_suptitle()
 
@@ -323,7 +338,7 @@ def test_lengths_are_bars_of_their_widths_with_the_mean_dashed_and_the_share_cut
     facts = {"mean": 4.5, "max": 700, "limit": 512, "share_truncated": 0.025, "inputs": 1200}
     bins = [{"from_tokens": 3, "below_tokens": 5, "count": 6}, {"from_tokens": 5, "below_tokens": 9, "count": 2}]
     axis = plots.token_lengths(pd.DataFrame([{"task": "sst"} | facts | one for one in bins])).axes[0]
-    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axis.patches] == [(3, 2, 6), (5, 4, 2)]
+    assert [(bar.get_x(), bar.get_width(), bar.get_height()) for bar in axis.patches] == [(2.5, 2, 6), (4.5, 4, 2)]
     assert axis.lines[0].get_xdata()[0] == 4.5 and axis.lines[0].get_linestyle() == "--"
     assert axis.get_title() == "SST, n = 1,200\nmean 4.5 (dashed), longest 700, 2.5 % cut at 512"
 
@@ -368,4 +383,4 @@ def test_costs_are_a_mark_a_run_and_the_front_alone_is_joined() -> None:
     runs = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
     assert runs["siar"] == [[1, 0.4], [2, 0.3]] and runs["gu"] == [[3, 0.6], [5, 0.8]]
     assert runs["the best so far"] == [[1, 0.4], [4, pytest.approx(0.7)]], "the mean over seeds"
-    assert {text.get_text() for text in axis.texts} == {"a", "c"}
+    assert [text.get_text() for text in axis.texts] == ["1", "2"] and {"1: a", "2: c"} <= set(runs)

@@ -150,6 +150,12 @@ def test_every_claim_of_every_report_has_its_line_and_its_comparisons(report: st
     assert compared["comparison"].str.len().min() > 10
 
 
+def test_a_claims_topic_is_the_method_whose_pair_of_rows_its_scores_compare() -> None:
+    frame = claims.ledger(LAB, Results(), load("swissbert"))[0].set_index("claim")
+    assert frame.loc["swissbert_c30", "topic"] == "cosine head" and frame.loc["swissbert_c29", "topic"] == ""
+    assert frame.loc["swissbert_c30", "section"]
+
+
 def test_counts_and_sentences_are_made_from_the_verdicts() -> None:
     results = {PAIR: result(PAIR, 0.50, 0.51, 0.52), APART: result(APART, 0.40, 0.41, 0.42)}
     good = claim(term())

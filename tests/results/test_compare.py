@@ -487,8 +487,8 @@ def test_a_line_of_the_list_of_runs_says_what_was_trained_and_what_it_cost() -> 
     (line,) = compare.runs_frame(result("swissbert_baseline_frozen", made).records).to_dict("records")
     spec = made["spec"]
     assert (line["run"], line["seed"], line["epochs"]) == (made["run_id"], 4, spec["epochs"])
-    assert line["row"] == "swissbert_baseline_frozen"  # as the store names it
-    assert line["encoder"] == f"{spec['encoder']['checkpoint']} (frozen)" and line["data"] == spec["data"]
+    assert line["row"] == "swissbert_baseline_frozen" and line["tasks"] == "SST single, Quora separate, STS separate"
+    assert line["encoder"] == f"{spec['encoder']['checkpoint']} (frozen)"
     assert float(line["learning rate"]) == spec["optimizer"]["lr"]
     assert (line["SST accuracy"], line["Overall, raw"], line["Quora accuracy"]) == (0.5, 0.4, None)
     assert (line["share of training"], line["minutes"]) == (0.05, 1.5)

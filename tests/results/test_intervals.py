@@ -112,6 +112,22 @@ def test_each_operator_demands_what_it_says(op, margin, value, centre, kind):
     assert verdict([centre - 0.001, centre, centre + 0.001], 0.001, op, margin, value).kind == kind
 
 
+@pytest.mark.parametrize(
+    ("op", "values", "expected"),
+    [
+        (">", [0.3, 0.3], 0.2),
+        (">", [0.0, 0.0], 0.1),
+        ("<", [-0.3, -0.3], 0.2),
+        ("<=", [0.3, 0.3], 0.2),
+        ("~", [0.02, 0.02], 0.08),
+        ("~", [-0.3, -0.3], 0.2),
+    ],
+)
+def test_how_clear_an_interval_is_of_the_bound(op, values, expected):
+    assert verdict(values, 0.0, op, 0.1).clear_by == pytest.approx(expected)
+    assert verdict([0.0, 0.2], 0.0, op, 0.1).clear_by < 0, "the interval holds the bound"
+
+
 def made(kind: str, met: float, against: float, n: int = 3) -> Verdict:
     return Verdict(kind, 0.0, 0.0, 0.0, n, met, against)
 

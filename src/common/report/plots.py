@@ -16,11 +16,13 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Image
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from common.declare.tasks import TASK_NAMES
 from common.errors import StudyError
@@ -29,6 +31,7 @@ from common.report.tables import MARK, MARKED, NAME, provenance
 from common.results.compare import LEFT, OTHER_HEADS, START
 from common.results.long import CONSTANT, CONSTANT_LABEL, HERE, METRICS, REPORTED, ZERO_SHOT
 from common.runs.session import Study
+from common.runs.store import RunStore
 
 DPI = 150
 SCREEN_DPI = 96
@@ -102,6 +105,8 @@ def save(lab: Study, name: str, figure: Figure, data: pd.DataFrame, caption: str
     caption = f"{caption} {provenance(lab)}" if runs else caption
     png, svg = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
+        if runs:
+            figure.supxlabel(_corner(lab, runs), x=0.995, ha="right", fontsize=8, color="0.35")
         facts = {"Description": caption, "Source": ", ".join(runs)}
         figure.savefig(png, format="png", dpi=DPI, metadata={**facts, "Software": None})
         figure.set_layout_engine("none")  # the places found for one file hold for the other
@@ -111,6 +116,23 @@ def save(lab: Study, name: str, figure: Figure, data: pd.DataFrame, caption: str
     atomic_write(folder / f"{name}.svg", svg.getvalue())
     atomic_write(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode())
     return Image(png.getvalue(), format="png", width=int(figure.get_figwidth() * SCREEN_DPI * 0.9), alt=caption)
+
+
+def _corner(lab: Study, runs: list[str]) -> str:
+    """What a picture that is passed on alone must say of itself: profile, encoder, and how much training it shows."""
+    stored = set(lab.store.names())
+    shares = [_share(lab.store, run_id) for run_id in runs if run_id in stored]
+    known = [share for share in shares if share is not None]
+    ends = list(dict.fromkeys(f"{share:.3g}" for share in (min(known), max(known)))) if known else []
+    trained = f", {' to '.join(ends)} % of the reports' training" if ends else ""
+    return f"profile {lab.profile.name}, {lab.encoder}{trained}"
+
+
+@functools.cache  # a record is checked against its hash each time it is read, and many figures show the same runs
+def _share(store: RunStore, run_id: str) -> float | None:
+    """How much of a report's training a run has had, in percent; None for an encoder as it is."""
+    record = store.get(run_id)
+    return 100 * record["share"] if record["spec"]["epochs"] else None
 
 
 @styled
@@ -141,7 +163,9 @@ def token_lengths(frame: pd.DataFrame) -> Figure:
         part = frame[frame["task"] == task]
         first = part.iloc[0]
         widths = part["below_tokens"] - part["from_tokens"]
-        axis.bar(part["from_tokens"], part["count"], widths, align="edge", color=HERE_COLOUR, edgecolor="white")
+        edges = part["from_tokens"] - 0.5  # the bar of one length has it in its middle
+        axis.bar(edges, part["count"], widths, align="edge", color=HERE_COLOUR, edgecolor="white")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axis.axvline(first["mean"], color="black", linestyle="--", linewidth=1.5)
         cut = f"{100 * first['share_truncated']:.3g} % cut at {first['limit']}"
         facts = f"mean {first['mean']:.1f} (dashed), longest {first['max']}, {cut}"
@@ -168,7 +192,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
         legend |= _baseline_lines(axis, frame[frame["metric"] == metric])
         axis.set(xlabel=METRICS[metric], ylabel="", ylim=(len(labels) - 0.5, -0.5))
         axis.set_yticks(range(len(labels)), [textwrap.fill(label, LABEL_CHARACTERS) for label in labels])
-        axis.margins(x=0.08)
+        axis.set_xlim(min(0.0, models["value"].min() - 0.05), 1.0)  # one scale for all panels and figures
         axis.axvline(0, color="black", linewidth=0.8)
     notes = {
         f"Bars: here, dots: {count_seeds(models)}; diamonds: the report's value": True,
@@ -178,7 +202,7 @@ def comparison(frame: pd.DataFrame) -> Figure:
     title = "; ".join(note for note, is_needed in notes.items() if is_needed)
     figure.suptitle(textwrap.fill(title, int(TITLE_CHARACTERS_AN_INCH * figure.get_figwidth())), fontsize=12)
     if legend:
-        figure.legend(handles=list(legend.values()), loc="outside lower center", ncols=min(3, len(legend)))
+        _legend_below(figure, list(legend.values()))
     return figure
 
 
@@ -193,9 +217,8 @@ def _bar(axis: Axes, place: int, ours: pd.DataFrame) -> None:
     axis.barh(place, mean, 0.6, color=METHOD_COLOURS[first["method"]], **looks)
     axis.plot(known["value"], [place] * len(known), "k.", markersize=7)
     if first["at_constant"]:
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # a baseline may run through it
-        at = {"textcoords": "offset points", "va": "center", "fontsize": 13, "bbox": box}
-        axis.annotate(MARK, (max(mean, 0), place), (6, 0), **at)
+        # At the edge, where neither a baseline nor a diamond covers it.
+        axis.text(0.99, place, MARK, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=13)
 
 
 def _baseline_lines(axis: Axes, part: pd.DataFrame) -> dict[str, Line2D]:
@@ -264,8 +287,8 @@ def forest(frame: pd.DataFrame) -> Figure:
     for method, part in pairs.groupby("method", sort=False):
         heads[place] = method
         places |= {pair: place + number + 1 for number, pair in enumerate(zip(part["a"], part["b"], strict=True))}
-        place += len(part) + 2
-    figure, axes = panels(1, len(metrics), 3.6, 1.5 + 0.3 * place, sharey=True)
+        place += len(part) + 1.5
+    figure, axes = panels(1, len(metrics), 3.6, 1.5 + 0.26 * place, sharey=True)
     colours = dict(zip(sorted(set(frame["report"])), PALETTE, strict=False))
     for axis, metric in zip(axes, metrics, strict=True):
         axis.axvline(0, color="black", linewidth=1)
@@ -274,7 +297,6 @@ def forest(frame: pd.DataFrame) -> Figure:
             axis.plot([line.low, line.high], [height, height], color=colour, linewidth=2)
             axis.plot(line.estimate, height, "o", color=colour, fillstyle="full" if line.seeds > 1 else "none")
         axis.set(xlabel=f"{METRICS[metric]},\nwith minus without", ylim=(place - 1.2, -0.8))
-        axis.grid(visible=False, axis="y")
     names = [f"{line.label} ({line.also})" if line.also else line.label for line in pairs.itertuples()]
     names = [textwrap.shorten(name, 2 * LABEL_CHARACTERS, placeholder="...") for name in names]
     axes[0].set_yticks([*heads, *places.values()], [*heads.values(), *names], fontsize=10)
@@ -294,10 +316,11 @@ def costs(frame: pd.DataFrame) -> Figure:
     best = frame[frame["on the front"]].groupby("label", sort=False)[["seconds", "overall"]].mean()
     best = best.sort_values("seconds")
     axes[0].step(best["seconds"], best["overall"], where="post", color="black", linewidth=1.2, label="the best so far")
-    for number, (label, line) in enumerate(best.iterrows()):
-        at = {"xytext": (6, -14 if number % 2 else 6), "textcoords": "offset points", "fontsize": 9}
-        at["bbox"] = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1}
-        axes[0].annotate(textwrap.shorten(label, LABEL_CHARACTERS, placeholder="..."), tuple(line), **at)
+    box = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.6, "pad": 1.5}
+    for number, (label, line) in enumerate(best.iterrows(), start=1):
+        at = {"xytext": (-12, 8), "textcoords": "offset points", "fontsize": 9, "bbox": box}
+        axes[0].annotate(str(number), tuple(line), **at)
+        axes[0].plot([], [], linestyle="", label=f"{number}: {label}")
     axes[0].set(xscale="log", xlabel="seconds of training, with dev after each epoch", ylabel=METRICS["overall"])
     legend_below(figure, axes[0])
     return figure
@@ -312,7 +335,7 @@ def gaps(frame: pd.DataFrame) -> Figure:
     metrics = [metric for metric in METRIC_TITLES if metric in set(frame["metric"])]
     labels = list(dict.fromkeys(frame["label"]))
     ours, theirs = (frame[frame["source"] == source] for source in (HERE, REPORTED))
-    figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True)
+    figure, axes = panels(1, len(metrics), 4.2, 2.0 + 0.55 * len(labels), sharey=True, sharex=True)
     for axis, metric in zip(axes, metrics, strict=True):
         groups = ours[ours["metric"] == metric].groupby("label", sort=False)
         printed = theirs[theirs["metric"] == metric]
@@ -470,6 +493,11 @@ def legend_below(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     if axis.get_legend() is not None:
         axis.get_legend().remove()
+    _legend_below(figure, handles)
+
+
+def _legend_below(figure: Figure, handles: list[Artist]) -> None:
+    labels = [handle.get_label() for handle in handles]
     # At this size of type an inch holds eleven letters; a line's sample and its margins take the room of ten.
     fitting = int(figure.get_figwidth() * 11 / (max(map(len, labels), default=0) + 10))
     figure.legend(handles, labels, loc="outside lower center", ncols=max(1, min(3, len(labels), fitting)))

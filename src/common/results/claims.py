@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from common.declare import reported
+from common.declare.effects import effects
 from common.declare.reported import claims as declared_claims
 from common.declare.reported.claims import Claim, Measure, Term
 from common.declare.rows import reports, row
@@ -30,7 +31,8 @@ FILE = "claims.csv"
 NOT_RUN, NOT_MEASURED, OPEN, ONE_SEED = "not run", "not measured here", "open", "inconclusive, one seed"
 LEDGER = ["claim", "report", "statement", "verdict", "leaning", "estimate", "low", "high", "printed"]
 LEDGER += ["printed_compatible", "effect_ratio", "false_share", "seeds", "share", "encoder", "contaminated", "runs"]
-LEDGER += ["decided_by"]
+LEDGER += ["decided_by", "section", "topic", "clear_by"]
+FINDINGS = 3
 SHOWN = ["claim", "statement", "verdict", "estimate", "low", "high", "printed", "printed_compatible", "seeds"]
 TERMS = ["claim", "comparison", "printed", "estimate", "low", "high", "verdict", "printed_compatible", "seeds"]
 CONTAMINATED = ("minilm-l6",)  # its authors trained it for cosines, on Quora's duplicates among others
@@ -65,6 +67,8 @@ def ledger(lab: Study, results: Results, claims: Iterable[Claim] | None = None) 
     lines["false_share"] = np.nan
     for _, part in lines[lines["seeds"] > 1].groupby("report"):  # a verdict does not hang on which reports were run
         lines.loc[part.index, "false_share"] = intervals.false_discovery(part["p"].tolist())
+    methods = {frozenset((effect.a, effect.b)): effect.method for effect in effects()}
+    lines["topic"] = [_topic(claim, methods) for claim in chosen]
     is_decided = lines["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])
     lines.loc[is_decided & (lines["false_share"] > intervals.FALSE_SHARE), "verdict"] = INCONCLUSIVE
     terms = [_term_line(claim, outcome) for claim in chosen for outcome in outcomes[claim.id]]
@@ -96,6 +100,24 @@ def counts(frame: pd.DataFrame) -> pd.DataFrame:
     table = table[[*order, *(name for name in table if name not in order)]]
     table.loc["all"] = table.sum()
     return table.rename_axis(columns=None).reset_index()
+
+
+def findings(frame: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """What matters most in a ledger, and whether it is decided; else these are leanings only.
+
+    Of the claims about a method of `effects.yaml`, one a method: that whose deciding interval lies furthest from the
+    bound of its demand. Decided claims count alone where there are any.
+    """
+    about = frame[frame["topic"].fillna("").ne("") & (frame["clear_by"] > 0)]
+    decided = about[about["verdict"].isin([intervals.REPRODUCED, intervals.CONTRADICTED])]
+    ranked = (about if decided.empty else decided).sort_values("clear_by", ascending=False, kind="stable")
+    return ranked.drop_duplicates("topic").head(FINDINGS), not decided.empty
+
+
+def _topic(claim: Claim, methods: dict[frozenset[str], str]) -> str:
+    """The method that a term of it adds or takes away, and nothing but terms decides it: scores can be compared."""
+    pairs = [] if claim.measures else [frozenset((term.a, term.b)) for term in claim.terms]
+    return next((methods[pair] for pair in pairs if pair in methods), "")
 
 
 def _term(lab: Study, results: Results, term: Term) -> Outcome:
@@ -183,6 +205,7 @@ def _is_contaminated(lab: Study, claim: Claim) -> bool:
 
 def _line(lab: Study, claim: Claim, outcomes: list[Outcome]) -> dict:
     known = {"claim": claim.id, "report": claim.id.partition("_")[0], "statement": claim.statement}
+    known |= {"section": claim.section}
     known |= {"decided_by": claim.open or claim.rule, "encoder": lab.encoder, "printed_compatible": "not printed"}
     known["contaminated"] = _is_contaminated(lab, claim)
     decided = [outcome for outcome in outcomes if isinstance(outcome.verdict, Verdict)]
@@ -200,6 +223,7 @@ def _line(lab: Study, claim: Claim, outcomes: list[Outcome]) -> dict:
         "verdict": ONE_SEED if seeds == 1 else kind,
         "leaning": "for" if all(o.verdict.met < o.verdict.against for o in decided) else "against",
         "p": p,
+        "clear_by": shown.clear_by,
         "estimate": shown.estimate,
         "low": shown.low,
         "high": shown.high,

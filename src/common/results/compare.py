@@ -437,20 +437,17 @@ def ranking(results: Results) -> pd.DataFrame:
 
 
 def runs_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """One line per record: what was trained, on what, how it scored and what it cost."""
+    """One line per record, by the row it is of: how it scored, what was trained, on what, and what it cost."""
     lines = []
-    for record in records:
+    for record in sorted(records, key=lambda record: (record["row"]["id"], record.seed)):
         spec, metrics = record["spec"], record.scores()
         encoder = spec["encoder"]["checkpoint"] + (" (frozen)" if spec["encoder"]["frozen"] else "")
-        line = {"row": record["row"]["id"], "seed": record.seed, "run": record.run_id}
-        line |= {
-            "encoder": encoder,
-            "data": spec["data"],
-            "epochs": spec["epochs"],
-            "learning rate": f"{spec['optimizer']['lr']:g}",
-        }
+        pairs = ", ".join(f"{TASK_NAMES[t['name']]} {t['pair_method']}" for t in spec["tasks"])
+        line = {"row": record["row"]["id"], "model": record["row"]["label"], "seed": spec["seed"]}
         line |= {METRICS[name]: metrics.get(name) for name in MAIN_METRICS}
-        lines.append(line | {"share of training": record["share"], "minutes": record["wall_s"] / 60})
+        line |= {"tasks": pairs, "encoder": encoder, "epochs": spec["epochs"]}
+        line |= {"learning rate": f"{spec['optimizer']['lr']:g}", "share of training": record["share"]}
+        lines.append(line | {"minutes": record["wall_s"] / 60, "run": record.run_id})
     return pd.DataFrame(lines)
 
 

@@ -51,7 +51,8 @@ class Verdict:
     """reproduced: the whole interval meets the demand; contradicted: all of it lies against it; else inconclusive.
 
     met and against are the p-values of the two, each to be held against ALPHA: two-sided, but for met of an
-    equivalence. With one seed neither decides, and `kind` stays inconclusive.
+    equivalence. With one seed neither decides, and `kind` stays inconclusive. clear_by says how far the whole interval
+    lies on one side of the demand's bound; below 0 where it holds the bound.
     """
 
     kind: str
@@ -61,6 +62,7 @@ class Verdict:
     n: int
     met: float
     against: float
+    clear_by: float = math.nan
 
 
 def estimate(differences: Sequence[float], example_error: float) -> Estimate:
@@ -97,7 +99,14 @@ def verdict(
     kind = REPRODUCED if met <= ALPHA else CONTRADICTED if against <= ALPHA else INCONCLUSIVE
     kind = kind if found.seeds > 1 else INCONCLUSIVE
     level = 1 - 2 * ALPHA if is_equivalence and kind != CONTRADICTED else LEVEL
-    return Verdict(kind, found.value, *found.interval(level), found.seeds, met, against)
+    ends = found.interval(level)
+    return Verdict(kind, found.value, *ends, found.seeds, met, against, _clear_by(*ends, op, margin, value))
+
+
+def _clear_by(low: float, high: float, op: str, margin: float, value: float) -> float:
+    top = value - margin if op == "<" else value + margin
+    bottom = value - margin if op == "~" else -math.inf
+    return max(low - top, bottom - high, min(low - bottom, top - high))
 
 
 def _tests(found: Estimate, op: str, margin: float, value: float) -> tuple[float, float]:
