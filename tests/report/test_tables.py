@@ -82,10 +82,14 @@ def test_in_a_notebook_text_is_left_numbers_are_right_and_a_group_is_above_its_c
 
 
 def test_a_notebook_says_once_what_is_the_same_in_all_lines() -> None:
-    frame = pd.DataFrame({"model": ["a", "b"], "seeds": [3, 3], "notes": ["", ""], "share of training": [0.1, 0.2]})
+    frame = pd.DataFrame({"model": ["a", "b"], "seeds": [3, None], "notes": ["", ""], "share of training": [0.1, 0.2]})
+    frame["seeds"] = frame["seeds"].astype("Int64")
     frame.attrs["caption"] = "Caption."
     shown = tables.Shown(frame)
-    assert [*shown.text] == ["model", "share of training"] and shown.caption == "Caption. In every line: seeds 3."
+    assert [*shown.text] == [
+        "model",
+        "share of training",
+    ] and shown.caption == "Caption. Every line that has one: seeds 3."
     assert [*tables.Shown(frame[:1]).text] == [*frame] and [*tables.formatted(frame)] == [*frame]
 
 

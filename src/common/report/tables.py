@@ -27,7 +27,7 @@ MISSING = "\N{EN DASH}"
 MARK = "\N{DAGGER}"
 NUMBER = re.compile(rf"[+-]?\d[\d.,e%\s±+{MARK}-]*|{MISSING}|")
 # JupyterLab puts all cells to the right and keeps half a line around them.
-STYLE = 'style="text-align: {}; padding: 0.3em 0.4em"'
+STYLE = 'style="text-align: {}; padding: 0.25em; font-size: 0.9em"'
 ONCE = ("seeds", "share of training", "notes")  # what a notebook's table leaves out where it is the same in all lines
 MARKED = f"{MARK} no better than the best constant answer."
 SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap", "estimate", "low", "high")
@@ -55,10 +55,13 @@ class Shown:
 
     def __init__(self, frame: pd.DataFrame):
         text = formatted(frame)
-        alike = [place for place in range(text.shape[1]) if _is_said_once(text, place)]
-        once = [f"{_leaf(text.columns[place])} {text.iat[0, place]}" for place in alike if text.iat[0, place]]
-        self.text = text.iloc[:, [place for place in range(text.shape[1]) if place not in alike]]
-        told = [f"In every line: {', '.join(once)}."] if once else []
+        values = [{*text.iloc[:, place]} - {"", MISSING} for place in range(text.shape[1])]
+        alike = [_leaf(name) in ONCE and len(text) > 1 >= len(values[i]) for i, name in enumerate(text.columns)]
+        once = [
+            f"{_leaf(text.columns[i])} {value}" for i, is_alike in enumerate(alike) if is_alike for value in values[i]
+        ]
+        self.text = text.loc[:, [not is_alike for is_alike in alike]]
+        told = [f"Every line that has one: {', '.join(once)}."] if once else []
         self.caption = " ".join([*filter(None, [frame.attrs.get("caption", "")]), *told])
 
     def __repr__(self) -> str:
@@ -78,11 +81,6 @@ class Shown:
 def is_number(text: str) -> bool:
     """Whether a formatted cell holds numbers alone, or nothing."""
     return NUMBER.fullmatch(text) is not None
-
-
-def _is_said_once(text: pd.DataFrame, place: int) -> bool:
-    """Whether a column of a table with several lines says the same in all of them, and its caption can say it."""
-    return len(text) > 1 and _leaf(text.columns[place]) in ONCE and text.iloc[:, place].nunique() == 1
 
 
 def reading(template: str, **values: object) -> Markdown:
