@@ -28,7 +28,8 @@ MARK = "\N{DAGGER}"
 NUMBER = re.compile(rf"[+-]?\d[\d.,e%\s±+{MARK}-]*|{MISSING}|")
 # JupyterLab puts all cells to the right and keeps half a line around them.
 STYLE = 'style="text-align: {}; padding: 0.25em; font-size: 0.9em"'
-ONCE = ("seeds", "share of training", "notes")  # what a notebook's table leaves out where it is the same in all lines
+# A notebook's table leaves out columns with at most so many values: one is told below it, none says nothing.
+AT_MOST = {"seeds": 1, "share of training": 1, "notes": 1, "reported": 0, "difference": 0}
 MARKED = f"{MARK} no better than the best constant answer."
 SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap", "estimate", "low", "high")
 SCIENTIFIC = ("largest difference",)
@@ -56,12 +57,11 @@ class Shown:
     def __init__(self, frame: pd.DataFrame):
         text = formatted(frame)
         values = [{*text.iloc[:, place]} - {"", MISSING} for place in range(text.shape[1])]
-        alike = [_leaf(name) in ONCE and len(text) > 1 >= len(values[i]) for i, name in enumerate(text.columns)]
-        once = [
-            f"{_leaf(text.columns[i])} {value}" for i, is_alike in enumerate(alike) if is_alike for value in values[i]
-        ]
-        self.text = text.loc[:, [not is_alike for is_alike in alike]]
-        told = [f"Every line that has one: {', '.join(once)}."] if once else []
+        names = [_leaf(name) for name in text.columns]
+        left_out = [len(text) > 1 and len(values[i]) <= AT_MOST.get(name, -1) for i, name in enumerate(names)]
+        self.text = text.loc[:, [not is_out for is_out in left_out]]
+        once = [f"{names[i]} ({value})" for i, is_out in enumerate(left_out) if is_out for value in values[i]]
+        told = [f"Alike in all lines that have it: {', '.join(once)}."] if once else []
         self.caption = " ".join([*filter(None, [frame.attrs.get("caption", "")]), *told])
 
     def __repr__(self) -> str:
