@@ -78,7 +78,7 @@ def test_source_is_clean(path: str) -> None:
     node = read(path)
     nbformat.validate(node)
     assert set(node.metadata) == {"kernelspec", "language_info", "study"}
-    assert node.metadata.kernelspec == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    assert node.metadata.kernelspec == {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     assert all(c.outputs == [] and c.execution_count is None for c in node.cells if c.cell_type == "code")
     assert all(set(cell.metadata) <= {"tags"} for cell in own(node))
     assert len({cell.id for cell in node.cells}) == len(node.cells)

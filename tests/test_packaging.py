@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -11,8 +12,10 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from nbformat import v4
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -64,19 +67,29 @@ def test_every_package_that_declarations_import_is_a_direct_dependency() -> None
 
 def test_optional_dependencies_are_kept_apart() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert [*extras] == ["cluster", "jupyter", "test"]
+    assert [*extras] == ["cluster", "jupyter", "tensorboard", "test"]
     assert [name for name in extras for line in extras[name] if line in PROJECT["project"]["dependencies"]] == []
     sections = re.findall(r"^# .*optional dependencies `(\w+)`", (ROOT / "requirements.txt").read_text(), flags=re.M)
     assert sections == [*extras]
 
 
-def test_conda_takes_only_python_from_conda_and_the_same_pins() -> None:
+def test_one_command_of_conda_takes_python_alone_from_conda_the_same_pins_and_this_checkout() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     assert environment["name"] == PROJECT["project"]["name"]
     assert environment["channels"] == ["conda-forge", "nodefaults"]
     python, pip, rest = environment["dependencies"]
-    assert (pip, rest) == ("pip", {"pip": ["-r requirements.txt"]})
+    assert (pip, rest) == ("pip", {"pip": ["-r requirements.txt", "-e ."]})
     assert PROJECT["project"]["requires-python"] == ">=" + python.removeprefix("python=")
+
+
+def test_a_dev_container_has_the_oldest_python_and_makes_the_same_environment() -> None:
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8"))
+    python = container["image"].rpartition(":")[2]
+    assert PROJECT["project"]["requires-python"] == f">={python}"
+    assert container["postCreateCommand"] == "bash scripts/bootstrap.sh"
+    assert container["customizations"]["vscode"]["settings"]["python.defaultInterpreterPath"].endswith(
+        "/.venv/bin/python"
+    )
 
 
 def test_continuous_integration_runs_the_floor_and_the_test_command() -> None:
@@ -145,6 +158,35 @@ def test_a_clone_has_the_same_bytes_whatever_autocrlf_says(tmp_path: Path) -> No
     git(source, "commit", "-q", "-m", "x")
     git(tmp_path, "clone", "-q", "-c", "core.autocrlf=true", str(source), str(clone))
     assert {name: (clone / name).read_bytes() for name in contents} == contents
+
+
+def test_the_filter_of_git_leaves_a_notebook_as_it_was_before_jupyter_saved_it(tmp_path: Path) -> None:
+    pytest.importorskip("nbstripout", reason="the extra `jupyter` is not installed")
+    for name in (".gitattributes", "scripts/notebooks.gitconfig", "notebooks/02_swissbert_ablation.ipynb"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    program = tmp_path / ".venv/bin/nbstripout"
+    program.parent.mkdir(parents=True)
+    program.write_text(
+        f'#!/bin/sh\nPYTHONPATH="{os.pathsep.join(sys.path)}" exec "{sys.executable}" -m nbstripout "$@"\n'
+    )
+    program.chmod(0o755)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "notebooks", "scripts", ".gitattributes")
+    git(tmp_path, "commit", "-q", "-m", "x")
+    (command,) = re.findall(
+        r"^    git (config .*)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.M
+    )
+    git(tmp_path, *command.split())
+    path = tmp_path / "notebooks/02_swissbert_ablation.ipynb"
+    node = nbformat.read(path, as_version=4)
+    language = ("codemirror_mode", "file_extension", "mimetype", "nbconvert_exporter", "pygments_lexer", "version")
+    node.metadata.language_info |= dict.fromkeys(language, "as this machine has it")
+    for count, cell in enumerate((cell for cell in node.cells if cell.cell_type == "code"), 1):
+        cell.execution_count, cell.outputs = count, [v4.new_output("stream", text="a path of this machine")]
+    nbformat.write(node, path)
+    git(tmp_path, "add", "notebooks")
+    assert "as this machine" in path.read_text() and git(tmp_path, "diff", "--cached") == ""
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")

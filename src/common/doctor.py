@@ -92,8 +92,8 @@ def _optional() -> list[tuple[str, str, str | None]]:
     from common.model.weights import MINILM_PACKAGE
 
     has_minilm = any(importlib.metadata.distributions(name=MINILM_PACKAGE))
-    places = (paths.ROOT / "data", paths.ROOT.parent / "shared" / "data" / "cs224n")
-    data = next((str(folder) for folder in places if folder.is_dir()), "none beside the checkout; name one with --data")
+    folder = paths.ROOT / "data"
+    data = str(folder) if folder.is_dir() else "none in the checkout; name one with --data"
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; smoke, quick and cpu need none"
     return [
         ("MiniLM encoder", "installed" if has_minilm else "not yet; fetched when the cpu profile first asks", None),

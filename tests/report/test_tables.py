@@ -81,11 +81,14 @@ def test_in_a_notebook_text_is_left_numbers_are_right_and_a_group_is_above_its_c
     assert lines == [second] * 3
 
 
-def test_a_notebook_says_once_what_is_the_same_in_all_lines() -> None:
-    frame = pd.DataFrame({"model": ["a", "b"], "seeds": [3, 3], "notes": ["", ""], "share of training": [0.1, 0.2]})
+def test_a_notebook_says_once_what_is_the_same_in_all_lines_and_leaves_out_what_is_empty() -> None:
+    lines = {"model": ["a", "b"], "seeds": ["one seed", None], "notes": ["", ""], "share of training": [0.1, 0.2]}
+    empty = {"reported": [float("nan")] * 2, "here": [float("nan")] * 2}
+    frame = pd.DataFrame(lines | empty)
     frame.attrs["caption"] = "Caption."
     shown = tables.Shown(frame)
-    assert [*shown.text] == ["model", "share of training"] and shown.caption == "Caption. In every line: seeds 3."
+    assert [*shown.text] == ["model", "share of training", "here"]
+    assert shown.caption == "Caption. Alike in all lines that have it: seeds (one seed)."
     assert [*tables.Shown(frame[:1]).text] == [*frame] and [*tables.formatted(frame)] == [*frame]
 
 

@@ -25,7 +25,7 @@ from common.report.tables import cell, formatted, read_markdown
 from common.results import claims
 from common.results.compare import runs_frame
 from common.results.intervals import CONTRADICTED, REPRODUCED
-from common.runs.record import Record
+from common.runs.record import CAVEATS, Record
 from common.runs.store import RunStore
 
 TITLE = "Five reports on multitask BERT, run again"

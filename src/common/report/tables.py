@@ -28,8 +28,9 @@ MISSING = "\N{EN DASH}"
 MARK = "\N{DAGGER}"
 NUMBER = re.compile(rf"[+-]?\d[\d.,e%\s±+{MARK}-]*|{MISSING}|")
 # JupyterLab puts all cells to the right and keeps half a line around them.
-STYLE = 'style="text-align: {}; padding: 0.3em 0.4em"'
-ONCE = ("seeds", "share of training", "notes")  # what a notebook's table leaves out where it is the same in all lines
+STYLE = 'style="text-align: {}; padding: 0.25em; font-size: 0.9em"'
+# A notebook's table leaves out columns with at most so many values: one is told below it, none says nothing.
+AT_MOST = {"seeds": 1, "share of training": 1, "notes": 1, "reported": 0, "difference": 0}
 MARKED = f"{MARK} no better than the best constant answer."
 SIGNED = ("difference", "printed difference", "our difference", "gap", "reported gap", "estimate", "low", "high")
 SCIENTIFIC = ("largest difference",)
@@ -46,10 +47,12 @@ class Shown:
 
     def __init__(self, frame: pd.DataFrame):
         text = formatted(frame)
-        alike = [place for place in range(text.shape[1]) if _is_said_once(text, place)]
-        once = [f"{_leaf(text.columns[place])} {text.iat[0, place]}" for place in alike if text.iat[0, place]]
-        self.text = text.iloc[:, [place for place in range(text.shape[1]) if place not in alike]]
-        told = [f"In every line: {', '.join(once)}."] if once else []
+        values = [{*text.iloc[:, place]} - {"", MISSING} for place in range(text.shape[1])]
+        names = [_leaf(name) for name in text.columns]
+        left_out = [len(text) > 1 and len(values[i]) <= AT_MOST.get(name, -1) for i, name in enumerate(names)]
+        self.text = text.loc[:, [not is_out for is_out in left_out]]
+        once = [f"{names[i]} ({value})" for i, is_out in enumerate(left_out) if is_out for value in values[i]]
+        told = [f"Alike in all lines that have it: {', '.join(once)}."] if once else []
         self.caption = " ".join([*filter(None, [frame.attrs.get("caption", "")]), *told])
 
     def __repr__(self) -> str:
@@ -69,11 +72,6 @@ class Shown:
 def is_number(text: str) -> bool:
     """Whether a formatted cell holds numbers alone, or nothing."""
     return NUMBER.fullmatch(text) is not None
-
-
-def _is_said_once(text: pd.DataFrame, place: int) -> bool:
-    """Whether a column of a table with several lines says the same in all of them, and its caption can say it."""
-    return len(text) > 1 and _leaf(text.columns[place]) in ONCE and text.iloc[:, place].nunique() == 1
 
 
 def reading(template: str, **values: object) -> Markdown:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from common.declare import reported
+from common.declare.tasks import TASK_NAMES
 from common.results.facts import labels_card
 from common.results.long import (
     CONSTANT,

@@ -187,12 +187,17 @@ def history(results: Results) -> pd.DataFrame:
     """
     lines = []
     for _, record, known in runs_of(results):
-        for entry in record["history"]:
-            names = ", ".join(TASK_NAMES[task] for task in TASK_NAMES if task in entry["train_loss"])
-            place = known | {"epoch": entry["epoch"], "last": record["history"][-1]["epoch"], "trained": names}
-            for split, numbers in (("dev", _dev_scores(record, entry)), ("train", entry["train"] | _losses(entry))):
-                lines += [place | {"split": split, "metric": name, "value": x} for name, x in numbers.items()]
+        lines += history_lines(record, known)
     return pd.DataFrame(lines, columns=HISTORY).astype({"value": float}).dropna(subset="value", ignore_index=True)
+
+
+def history_lines(record: Record, known: dict) -> Iterator[dict]:
+    """The lines of one run, each with what is `known` of it."""
+    for entry in record["history"]:
+        names = ", ".join(TASK_NAMES[task] for task in TASK_NAMES if task in entry["train_loss"])
+        place = known | {"epoch": entry["epoch"], "last": record["history"][-1]["epoch"], "trained": names}
+        for split, numbers in (("dev", _dev_scores(record, entry)), ("train", entry["train"] | _losses(entry))):
+            yield from (place | {"split": split, "metric": name, "value": x} for name, x in numbers.items())
 
 
 def _dev_scores(record: Record, entry: dict) -> dict[str, float | None]:
