@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
 
 from common.errors import StudyError
 from common.files import atomic_write
+
+pytestmark = pytest.mark.fault
 
 
 def test_atomic_write_obeys_the_umask(tmp_path: Path) -> None:
@@ -31,3 +34,13 @@ def test_a_full_disk_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypat
     with pytest.raises(StudyError, match="No space left on device") as error:
         atomic_write(path, b"new")
     assert error.value.code == "E-WRITE" and path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(stat.S_ISDIR(os.fstat(number).st_mode)), sync(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    atomic_write(tmp_path / "file", b"x")
+    assert done == [False, "renamed", True]

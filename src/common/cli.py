@@ -20,7 +20,7 @@ examples:
   ./run_all.sh --only 03,05 --seeds 0,1,2    two notebooks, three seeds
   ./run_all.sh --report-only                 notebooks, tables and figures again, from the records
 
-exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130 and 143 stopped
+exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed, 129, 130, 141 and 143 stopped
 """
 
 

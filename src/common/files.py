@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
+import time
 import uuid
 from pathlib import Path
 
 from common.errors import StudyError
+
+LEFT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
+DAY_S = 86400.0
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -28,6 +34,28 @@ def atomic_write(path: Path, content: bytes) -> None:
             raise StudyError("E-WRITE", str(path), f"cannot write: {error.strerror or error}.", fix) from error
         raise
     sync_folder(path.parent)
+
+
+def refuse_without_locks(folder: Path) -> None:
+    """Two programs at once rely on locks, which some network file systems lack; StudyError there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lock-{uuid.uuid4().hex}"
+    try:
+        with open(path, "xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        fix = "Set STUDY_OUT to a folder on a local disk."
+        raise StudyError("E-LOCK", str(folder), f"files cannot be locked here: {error.strerror}.", fix) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left of `atomic_write`; a write lasts seconds, so a day's age is sure."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another sweeps as well
+            if LEFT.fullmatch(path.name) and time.time() - path.stat().st_mtime > DAY_S:
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

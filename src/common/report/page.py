@@ -153,8 +153,8 @@ def _linked_runs(records: list[Record]) -> pd.DataFrame:
 
 
 def _html(text: pd.DataFrame) -> Markup:
-    """The cells as a table; everything that is not markup already is escaped."""
-    escaped = text.map(lambda value: value if isinstance(value, Markup) else Markup.escape(value))
+    """Cells and headers as a table; everything that is not markup already is escaped."""
+    escaped = text.rename(columns=Markup.escape).map(lambda value: Markup.escape(value))
     with pd.option_context("display.max_colwidth", None):
         return Markup(escaped.to_html(index=False, escape=False, border=0))
 
