@@ -18,7 +18,13 @@ TEXT
 for word; do
   case "$word" in -h | --help) usage && exit 0 ;; esac
 done
-HERE="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" >/dev/null && pwd -P)"
+SELF="${BASH_SOURCE[0]}"
+# A link to this script is followed: what it needs lies beside the script itself.
+while [ -L "$SELF" ]; do
+  LINK="$(readlink -- "$SELF")"
+  case "$LINK" in /*) SELF="$LINK" ;; *) SELF="$(dirname -- "$SELF")/$LINK" ;; esac
+done
+HERE="$(cd -- "$(dirname -- "$SELF")" >/dev/null && pwd -P)"
 # shellcheck source=scripts/bootstrap.sh
 . "$HERE/scripts/bootstrap.sh"
 cd -- "$ROOT"

@@ -3,8 +3,8 @@
 # An active environment that holds this very checkout is used; otherwise .venv is made once from requirements.txt,
 # with the Python that PYTHON=/path/to/python names or the first one found. Kept to bash 3.2, which macOS has.
 set -euo pipefail
-# `common` is a frequent name: nothing outside the environment may stand in for it.
-unset PYTHONPATH PYTHONHOME
+# `common` is a frequent name: nothing outside the environment may stand in for it. Libraries need their docstrings.
+unset PYTHONPATH PYTHONHOME PYTHONOPTIMIZE
 export PYTHONNOUSERSITE=1
 ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." >/dev/null && pwd -P)"
 VENV="$ROOT/.venv" STAMP="$ROOT/.venv/made-for" LOG="$ROOT/.venv.log"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from common import files
 from common.errors import StudyError
 from common.files import atomic_write
+
+pytestmark = pytest.mark.fault
 
 
 def test_atomic_write_obeys_the_umask(tmp_path: Path) -> None:
@@ -50,3 +53,13 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     with pytest.raises(StudyError, match="No space left"):
         files.replace_folder(folder, {"a": b"4", "b": b"5"})
     assert [path.name for path in folder.parent.iterdir()] == ["run"] and (folder / "a").read_bytes() == b"3"
+
+
+def test_content_is_on_the_disk_before_its_name_and_the_name_before_the_return(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (done.append(stat.S_ISDIR(os.fstat(number).st_mode)), sync(number)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("renamed"), replace(*names)))
+    atomic_write(tmp_path / "file", b"x")
+    assert done == [False, "renamed", True]

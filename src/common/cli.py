@@ -24,7 +24,7 @@ examples:
 what this machine has and lacks: python3 src/common/doctor.py
 
 exit codes: 0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs),
-129, 130 and 143 stopped
+129, 130, 141 and 143 stopped
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 MAX_PROBLEMS = 20
 # Exit codes of commands.
 DONE, INPUT, ENVIRONMENT, FAILED = 0, 2, 3, 4
-CODES = dict.fromkeys(("E-WRITE", "E-DISK", "E-HUB", "E-CLUSTER"), ENVIRONMENT) | {"E-FAILED": FAILED}
+CODES = dict.fromkeys(("E-WRITE", "E-DISK", "E-LOCK", "E-HUB", "E-CLUSTER"), ENVIRONMENT) | {"E-FAILED": FAILED}
 
 
 class StudyError(Exception):

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import re
 import shutil
+import time
 import uuid
 from pathlib import Path
 
 from common.errors import StudyError
+
+LEFT = re.compile(r"\..+\.[0-9a-f]{32}\.tmp", re.DOTALL)
+DAY_S = 86400.0
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -49,6 +55,28 @@ def replace_folder(folder: Path, contents: dict[str, bytes]) -> None:
         for leftover in (staged, old):
             shutil.rmtree(leftover, ignore_errors=True)
     sync_folder(folder.parent)
+
+
+def refuse_without_locks(folder: Path) -> None:
+    """Two programs at once rely on locks, which some network file systems lack; StudyError there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lock-{uuid.uuid4().hex}"
+    try:
+        with open(path, "xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        fix = "Set STUDY_OUT to a folder on a local disk."
+        raise StudyError("E-LOCK", str(folder), f"files cannot be locked here: {error.strerror}.", fix) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left of `atomic_write`; a write lasts seconds, so a day's age is sure."""
+    for path in folder.rglob(".*.tmp"):
+        with contextlib.suppress(OSError):  # another sweeps as well
+            if LEFT.fullmatch(path.name) and time.time() - path.stat().st_mtime > DAY_S:
+                path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

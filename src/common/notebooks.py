@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
-import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
 from pathlib import Path
 
@@ -88,6 +88,10 @@ def check(path: Path, parameters: Iterable[str], makers: Iterable[str]) -> None:
     kernel = node.metadata.get("kernelspec", {}).get("name")
     if kernel != KERNEL:
         raise StudyError("E-NOTEBOOK", str(path), f"its kernel is {kernel!r}.", f"Store it with the kernel {KERNEL}.")
+    tagged = sum("parameters" in cell.metadata.get("tags", []) for cell in node.cells)
+    if tagged > 1:
+        what = f"{tagged} cells have the tag parameters, and only the first would be heeded."
+        raise StudyError("E-NOTEBOOK", str(path), what, "Keep one.")
     known = papermill.inspect_notebook(_literal(path))
     for name in parameters:
         if name not in known:
@@ -273,13 +277,22 @@ def _last_begun(partial: Path) -> tuple[int, str]:
 
 def _check_portable(node: NotebookNode, target: Path) -> None:
     """A published notebook names no folder of this machine."""
-    folders = {str(paths.ROOT), str(paths.output_root())}
+    folders = {str(folder) for folder in (paths.ROOT, paths.output_root()) if folder.name}
     for number, cell in enumerate(node.cells, start=1):
-        text = json.dumps(cell, ensure_ascii=False)
-        found = [folder for folder in folders if folder in text]
+        text = "\n".join(_texts(cell))
+        # /o is no part of /other, nor of a/o
+        found = [folder for folder in folders if re.search(rf"(?<![\w.-]){re.escape(folder)}(?![\w.-])", text)]
         if found:
             what = f"cell {number} shows the path {found[0]}."
             raise StudyError("E-PORTABLE", str(target), what, "Show names or relative paths.")
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in nested lists and dictionaries."""
+    if isinstance(value, str):
+        yield value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _texts(item)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

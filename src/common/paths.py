@@ -18,8 +18,10 @@ EMBEDDED = ASSETS / "embedded"
 
 
 def output_root() -> Path:
-    """Where results, figures and build go: `STUDY_OUT`, or the repository."""
-    return Path(os.environ.get("STUDY_OUT") or ROOT).resolve()
+    """Where results, figures and build go: `STUDY_OUT`, from where run_all.sh was called, or the repository."""
+    out = os.path.expanduser(os.environ.get("STUDY_OUT") or ROOT)
+    # Not Path.resolve, which ends in a traceback where links lead in a circle; writing then says so in one line.
+    return Path(os.path.realpath(os.path.join(os.environ.get("STUDY_CALLED_FROM", ""), out)))
 
 
 @dataclass(frozen=True)

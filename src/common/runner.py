@@ -2,7 +2,7 @@
 
 All announced runs are trained first and the announced cards made; then each notebook is executed once, as many at once
 as runs, from the records, and published. What a notebook adds to its announced rows its own kernel trains. Exit codes:
-0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs), 129, 130 and 143
+0 done, 2 input refused, 3 environment, 4 a run or a notebook failed (--verify: a file differs), 129, 130, 141 and 143
 stopped.
 """
 
@@ -35,7 +35,7 @@ from common import cli, notebooks, verify
 from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row, rows
 from common.errors import DONE, ENVIRONMENT, FAILED, INPUT, StudyError
-from common.files import atomic_write
+from common.files import atomic_write, refuse_without_locks, sweep
 from common.model.weights import SHIPPED
 from common.report import page
 from common.results.export import export
@@ -51,6 +51,7 @@ from common.training.loop import code_hash
 KNOWN = {"embedded", "hub", "minilm-l6", *SHIPPED}
 NEEDED_MB = 200
 PATIENCE_S = 3.0
+OWNER = "owner.lock"
 LONGEST_FOLDER = 80  # a socket's whole path holds 108 bytes on Linux, 104 on macOS
 CARDS: dict[str, Callable[[Study], object]] = {
     "data": data_card,
@@ -72,10 +73,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = cli.parser().parse_args(given)
     handlers = {number: signal.signal(number, _stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        return _run(options)
+        code = _run(options)
+        sys.stdout.flush()
+        return code
     except StudyError as error:
         print(error.message(), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # what showed our output, such as head, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        what = f"{error.filename or 'system'}: {error.strerror or error} [E-SYSTEM]"
+        print(what, "Mend the place it names, or set STUDY_OUT to another folder.", file=sys.stderr)
+        return ENVIRONMENT
     except StoppedError as stopped:
         again = shlex.join(["./run_all.sh", *given])
         print(f"\nStopped. Finished runs are kept; to go on: {again}", file=sys.stderr, flush=True)
@@ -195,6 +205,8 @@ def _check_places(study: Study) -> None:
         probe = existing / f".writable-{uuid.uuid4().hex}"  # not that of another run_all
         atomic_write(probe, b"")
         probe.unlink()
+        sweep(folder)
+    refuse_without_locks(existing)
     free = shutil.disk_usage(existing).free / 2**20
     if free < NEEDED_MB:
         what = f"{free:.0f} MB are free, {NEEDED_MB} are needed."
@@ -344,8 +356,23 @@ def _private_folder() -> Iterator[Path]:
     """A new folder that only this user can enter, with a path short enough for sockets in it."""
     root = tempfile.gettempdir()
     short = root if len(os.fsencode(root)) < LONGEST_FOLDER else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="study-", dir=short) as folder:
-        yield Path(folder)
+    _sweep_private(Path(short))
+    made = Path(tempfile.mkdtemp(prefix=".study-", dir=short))
+    folder = made.with_name(made.name[1:])
+    with FileLock(made / OWNER):  # it is there before the name is by which others look for what was left
+        made.rename(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep_private(root: Path) -> None:
+    """Remove the private folders of runners that were killed: nobody holds their lock."""
+    for left in root.glob("study-*"):
+        if (left / OWNER).is_file() and left.stat().st_uid == os.getuid():
+            with contextlib.suppress(Timeout, OSError), FileLock(left / OWNER, timeout=0):
+                shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

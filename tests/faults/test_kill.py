@@ -31,7 +31,7 @@ CELL = (
     "lab = study.open_study(profile, data=data, encoder=encoder, seeds=seeds, jobs=jobs, report_only=report_only)\n"
     'lab.run(study.rows("swissbert", "table2"))'
 )
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+pytestmark = [pytest.mark.fault, pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")]
 
 
 def write_notebook(path: Path, cells: list[str], rows: list[str]) -> None:

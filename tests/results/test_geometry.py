@@ -119,3 +119,8 @@ def test_what_is_missing_or_collapsed_stays_a_hole() -> None:
     table = geometry.separation_table(geometry.distances(store, {BEST: of}), found)
     assert table["ROC area"].isna().all() and len(table) == 2
     assert geometry.separation_table(found).empty and geometry.distances(store, {}).empty
+
+
+def test_as_many_classes_as_sentences_have_no_silhouette() -> None:
+    arrays = {"sst_vectors": np.random.default_rng(0).normal(size=(5, 6)), "sst_vector_labels": np.arange(5)}
+    assert geometry.sentence_map(Arrays(a=arrays), with_arrays(BEST, "a")).empty

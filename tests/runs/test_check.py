@@ -179,6 +179,7 @@ def test_data_that_teach_nothing_or_have_another_scale_are_named() -> None:
     one, scale = check.data_problems(corpus)
     assert "sst train: all 2 labels are 2" in one and "sts train: no score is above 0.9" in scale
     assert TASKS["sts"].high == 5
+    assert check.data_problems({"sts": {"dev": split([3.0])}}) == ["sts dev: one example has no correlation."]
 
 
 def test_what_train_and_dev_share_and_labels_that_disagree_are_told() -> None:

@@ -1,7 +1,10 @@
 """Rows that are not one run: merged metrics, and random answers against what chance gives."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.stats import ConstantInputWarning
 
 from common.runs.combine import per_task, random_answers
 from common.runs.record import Record
@@ -57,3 +60,15 @@ def test_random_answers_are_what_chance_gives(tmp_path, monkeypatch):
     assert len({values["sst_acc"] for values in found}) > 1
     again = random_answers(open_study("smoke", report_only=True), 3)  # from the card
     assert again["metrics"]["dev"] == found[3]
+
+
+def test_random_answers_to_labels_that_are_all_alike_have_a_reason_in_place_of_a_correlation(tmp_path, monkeypatch):
+    monkeypatch.setenv("STUDY_OUT", str(tmp_path))
+    lab = open_study("smoke")
+    dev = lab.corpus()["sts"]["dev"]
+    data = {**lab.corpus(), "sts": {"dev": replace(dev, labels=np.full(len(dev), 3.0))}}
+    monkeypatch.setattr(type(lab), "corpus", lambda self: data)
+    with pytest.warns(ConstantInputWarning):
+        found = random_answers(lab, 0)
+    assert found["metrics"]["dev"]["sts_corr"] is None
+    assert found["undefined"]["dev"]["sts_corr"] == "the labels are constant"

@@ -18,6 +18,7 @@ from common.paths import Places
 from common.runs.store import RunStore, packed
 
 RUN = "0123456789ab-s0"
+pytestmark = pytest.mark.fault
 PREDICTIONS = {
     "sst": np.array([[0.5, -1.25, 3.0], [2.0, 0.0, -8.5]], np.float32),
     "sts": np.array([1.5, np.nan, 4.75], np.float32),

@@ -22,6 +22,7 @@ from common.declare.strict import canonical_json
 from common.training import checkpoint, loop
 from common.training.loop import Checkpoint, run
 
+pytestmark = pytest.mark.fault
 SST = TaskSpec("sst", dropout=0.3)
 PARA, STS = TaskSpec("para", "pair", loss="bce"), TaskSpec("sts", "separate", loss="mse")
 RATE = OptimizerSpec(lr=2e-3, weight_decay=0.01)

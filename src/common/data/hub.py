@@ -45,6 +45,11 @@ HUB_TEXTS = {
 HUB_TEXT_SPLITS = {"imdb": "unsupervised", "mnli": "train", "sick": "train"}
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HUB_NO_LABEL = -1
+# What the whole labels mean; a data set that numbers its names otherwise is read by the names.
+LABEL_NAMES = {
+    "sst": ("very negative", "negative", "neutral", "positive", "very positive"),
+    "para": ("not duplicate", "duplicate"),
+}
 _SAVE_FIX = (
     "Save the DatasetDict, all splits included, with save_to_disk in <folder>/{sst5,qqp,stsb,imdb,multi_nli,sick}."
 )
@@ -115,9 +120,13 @@ def _open_hub(source: HubSet, folder: Path | None, place: str) -> datasets.Datas
 
 def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
     """One split; rows with a blank text are left out by id, because nobody can mend a fixed revision."""
-    *texts, labels = _columns(data, (*HUB_SETS[task.name].text_columns, "label"), place)
-    texts = list(zip(*texts, strict=True))
-    is_labelled = any(label != HUB_NO_LABEL for label in labels)
+    texts = list(zip(*_columns(data, HUB_SETS[task.name].text_columns, place), strict=True))
+    is_test = place.endswith(f":{HUB_SPLITS['test']}")
+    has_labels = "label" in data.column_names or not is_test
+    labels = _columns(data, ("label",), place)[0] if has_labels else [None] * len(texts)
+    # None, -1 and NaN, which alone differs from itself, stand for a label that is withheld.
+    is_labelled = not all(label in (None, HUB_NO_LABEL) or label != label for label in labels)
+    labels = _renamed(labels, data.features["label"], task, place) if is_labelled else labels
     key = f"{HUB_SETS[task.name].folder}-{place.rpartition(':')[2]}"
     rows, left_out, wrong = [], [], []
     for index, (pair, label) in enumerate(zip(texts, labels, strict=True)):
@@ -130,6 +139,18 @@ def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
     if wrong:
         raise StudyError("E-LABEL", f"{place}:label", wrong[0], _SAVE_FIX, tuple(wrong))
     return make_split(rows, task, is_labelled, left_out)
+
+
+def _renamed(labels: list, feature: object, task: Task, place: str) -> list:
+    """Labels in our numbers; truth values as 0 and 1."""
+    names = [str(name).replace("_", " ").lower() for name in getattr(feature, "names", None) or []]
+    wanted = LABEL_NAMES.get(task.name, ())
+    if not names or all(name == str(number) for number, name in enumerate(names)):
+        return [int(label) if isinstance(label, bool) else label for label in labels]
+    if sorted(names) != sorted(wanted):
+        what = f"the labels are named {', '.join(names)}; expected {', '.join(wanted)}"
+        raise StudyError("E-LABEL", f"{place}:label", what, _SAVE_FIX)
+    return [wanted.index(names[label]) if label in range(len(names)) else label for label in labels]
 
 
 def _columns(data: datasets.Dataset, names: tuple[str, ...], place: str) -> list[list]:

@@ -211,6 +211,8 @@ def _parse_row(
     problems = [Problem(line, column, "E-TEXT", "the text is blank") for column in blank]
     if not value["id"].strip():
         problems.append(Problem(line, "id", "E-ID", "the id is blank"))
+    if any(not character.isprintable() for character in value["id"]):  # it would be two lines of a leaderboard file
+        problems.append(Problem(line, "id", "E-ID", f"the id {value['id']!r} has a line break or control character"))
     label = None
     if task.label_column in value:
         label, what = parse_label(value[task.label_column], task)

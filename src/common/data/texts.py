@@ -19,6 +19,7 @@ from common.seeding import stateless_generator
 
 # One text a line, in UTF-8; a tab separates the two sentences of a pair.
 TEXT_FILES = {"imdb": "mlm-imdb-unsup.txt.gz", "mnli": "mlm-mnli.txt.gz", "sick": "mlm-sick.txt.gz"}
+MOST_BYTES = 2**30  # ten times the largest corpus; a small file may unpack to more than any memory holds
 _FIX = "Put the file there (one text a line, a tab between the sentences of a pair), or use 'embedded' or 'hub'."
 
 
@@ -60,9 +61,13 @@ def _read_texts(folder: Path, file: str) -> list[tuple[str, ...]]:
         what = f"there is no {file}; looked for {' and '.join(map(str, places))}."
         raise StudyError("E-FILE", str(folder), what, _FIX)
     try:
-        text = gzip.decompress(path.read_bytes()).decode("utf-8")
+        with gzip.open(path) as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise StudyError("E-FILE", str(path), f"not a gzip file of UTF-8 text: {error}.", _FIX) from error
+    if len(content) > MOST_BYTES:
+        raise StudyError("E-FILE", str(path), f"holds more than {MOST_BYTES / 2**30:g} GB of text.", _FIX)
     rows = [tuple(line.split("\t")) for line in text.split("\n") if line.strip()]
     if not rows:
         raise StudyError("E-FILE", str(path), "holds no text.", _FIX)

@@ -27,7 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from common.declare.tasks import TASK_NAMES
 from common.errors import StudyError
 from common.files import atomic_write
-from common.report.tables import MARK, MARKED, NAME, provenance
+from common.report.tables import MARK, MARKED, NAME, provenance, to_csv
 from common.results.compare import LEFT, OTHER_HEADS, START
 from common.results.long import CONSTANT, CONSTANT_LABEL, HERE, METRICS, REPORTED, ZERO_SHOT
 from common.runs.session import Study
@@ -38,6 +38,8 @@ SCREEN_DPI = 96
 LABEL_CHARACTERS = 36
 TITLE_CHARACTERS_AN_INCH = 9
 STYLE = {
+    # The reader's own settings (matplotlibrc) change nothing; which backend draws is for the notebook to say.
+    **{name: value for name, value in mpl.rcParamsDefault.items() if not name.startswith(("backend", "toolbar"))},
     "font.family": "DejaVu Sans",
     "font.size": 12,
     "axes.titlesize": 13,
@@ -114,7 +116,7 @@ def save(lab: Study, name: str, figure: Figure, data: pd.DataFrame, caption: str
     folder = lab.places.figures
     atomic_write(folder / f"{name}.png", png.getvalue())
     atomic_write(folder / f"{name}.svg", svg.getvalue())
-    atomic_write(folder / f"{name}.csv", data.to_csv(index=False, lineterminator="\n").encode())
+    atomic_write(folder / f"{name}.csv", to_csv(data))
     return Image(png.getvalue(), format="png", width=int(figure.get_figwidth() * SCREEN_DPI * 0.9), alt=caption)
 
 

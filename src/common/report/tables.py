@@ -39,6 +39,7 @@ LATEX_SPECIAL = str.maketrans(
     {character: rf"\{character}" for character in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 
@@ -118,7 +119,7 @@ def save(lab: Study, name: str, frame: pd.DataFrame, caption: str, from_runs: bo
     caption = f"{caption} {provenance(lab)}" if from_runs else caption
     folder: Path = lab.places.tables
     plain = flattened(frame)
-    atomic_write(folder / f"{name}.csv", plain.to_csv(index=frame.index.name is not None, lineterminator="\n").encode())
+    atomic_write(folder / f"{name}.csv", to_csv(plain, frame.index.name is not None))
     atomic_write(folder / f"{name}.md", to_markdown(frame, caption).encode())
     atomic_write(folder / f"{name}.tex", to_latex(frame, caption, label=f"tab:{name}").encode())
     captioned = frame.copy()
@@ -152,6 +153,26 @@ def cell(value: object, column: str = "") -> str:
         return f"{value:.1e}"
     text = f"{value:+.3f}" if column in SIGNED else f"{value:.3f}"
     return text.lstrip("+-") if float(text) == 0 else text
+
+
+def to_csv(frame: pd.DataFrame, has_index: bool = False) -> bytes:
+    """Every digit of a frame; a text that a spreadsheet would take for a formula begins with a quote."""
+    safe = frame.rename(columns=_inert, index=_inert)
+    for place, kind in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(kind):
+            safe.isetitem(place, frame.iloc[:, place].map(_inert))
+    return safe.to_csv(index=has_index, lineterminator="\n").encode()
+
+
+def _inert(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ")  # csv writes it unquoted, and readers take it for the end of the line
+    return f"'{text}" if value.startswith(FORMULA) and not _is_number(value) else text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text) is not None
 
 
 def flattened(frame: pd.DataFrame) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def sentence_map(store: RunStore, result: RowResult, control: RowResult | None =
     """
     known, probes = _first(store, result)
     vectors, labels = probes.get("sst_vectors"), probes.get("sst_vector_labels")
-    if vectors is None or not _is_mappable(vectors) or len(np.unique(labels)) < 2:
+    if vectors is None or not _is_mappable(vectors) or not 1 < len(np.unique(labels)) < len(labels):
         return pd.DataFrame()
     frame = pd.DataFrame({"sentence": np.arange(len(labels)), "class": labels, **_maps(vectors)})
     places = {"full": vectors, "plane": frame[[*PLANE]], "space": frame[[*SPACE]]}

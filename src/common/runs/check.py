@@ -220,6 +220,8 @@ def _case_problems(folder: Path, tokenizer: Tokenizer) -> list[str]:
 def _label_problems(task: Task, name: str, split: Split) -> list[str]:
     if split.labels is None:
         return ["no example has a label."]
+    if task.kind == "score" and len(split) < 2:
+        return ["one example has no correlation."]
     if name == "train" and len(np.unique(split.labels)) < 2:
         return [f"all {len(split)} labels are {split.labels[0]}: there is nothing to learn."]
     if name == "train" and task.kind == "score" and split.labels.max() <= 1 < task.high:

@@ -59,11 +59,11 @@ def random_answers(lab: Study, seed: int) -> Record:
         "probes": {"examples": []},
         "wall_s": 0.0,
     }
-    return _record(measured["dev"], {}, tasks, seed, none)
+    return _record(measured["dev"], measured.get("undefined", {}), tasks, seed, none)
 
 
 def _measure_random(lab: Study, seed: int) -> dict:
-    values = {}
+    values, undefined = {}, {}
     for name in OVERALL_TASKS:
         labels, generator = lab.scored(name).labels, stateless_generator(seed, "random answers", name)
         draws = np.random.default_rng(generator.initial_seed())
@@ -71,8 +71,9 @@ def _measure_random(lab: Study, seed: int) -> dict:
             answers = draws.uniform(*SCORES, len(labels))
         else:
             answers = draws.integers(0, TASKS[name].num_classes, len(labels))
-        values[METRIC_NAMES[name]], _ = task_metric(name, answers, labels)
-    return {"dev": values}
+        values[METRIC_NAMES[name]], reason = task_metric(name, answers, labels)
+        undefined |= {METRIC_NAMES[name]: reason} if reason else {}
+    return {"dev": values} | ({"undefined": undefined} if undefined else {})
 
 
 def _record(values: dict, undefined: dict, tasks: list[dict], seed: int, known: dict) -> Record:

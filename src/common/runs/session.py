@@ -29,6 +29,7 @@ from common.declare.spec import RunSpec
 from common.declare.strict import meant, to_dict
 from common.declare.tasks import TASKS
 from common.errors import StudyError
+from common.files import refuse_without_locks
 from common.model import weights
 from common.paths import Places
 from common.runs import check, combine, models
@@ -160,8 +161,15 @@ class Study:
         return weights.resolve_encoder(self.encoder_source)
 
     def card(self, name: str, measure: Callable[[], dict]) -> dict:
-        """A small measured fact, made on first need and stored; in report-only mode it must be there."""
-        if self.store.card(name) is None:
+        """A small measured fact, made where there is none or a damaged one; in report-only mode it must be there."""
+        try:
+            content = self.store.card(name)
+        except StudyError as error:
+            if self.report_only:
+                raise
+            print(f"{error.where} is damaged: {error.what} It is made again.", file=terminal())
+            content = None
+        if content is None:
             if self.report_only:
                 fix = "Run the profile without --report-only once."
                 raise StudyError("E-MISSING", f"cards/{name}.json", "there is no such card.", fix)
@@ -355,6 +363,7 @@ class Study:
     def _train(self, by_id: dict[str, Planned], jobs: list[Job]) -> dict[str, Event]:
         if not jobs:
             return {}
+        refuse_without_locks(self.places.locks)
         self.check(by_id[job.run_id] for job in jobs)
         impossible = self._impossible(by_id[job.run_id] for job in jobs)
         jobs = [job for job in jobs if job.run_id not in impossible]
