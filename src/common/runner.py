@@ -143,9 +143,7 @@ def _verify(study: Study, chosen: list[Path], is_whole: bool) -> int:
     if _worst(codes) != DONE:
         print("Nothing was compared: not every notebook could be made again.")
         return _worst(codes)
-    told = (
-        f"{len(found)} published files are not what the records make." if found else "All files are what records make."
-    )
+    told = f"{len(found)} files are not what the records make." if found else "All files are what the records make."
     print(told)
     return FAILED if found else DONE
 
