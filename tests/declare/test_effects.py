@@ -7,7 +7,7 @@ import re
 import pytest
 
 from common.declare import effects as module
-from common.declare.effects import Effect, effects
+from common.declare.effects import BUDGET_FILE, Effect, effects
 from common.declare.rows import row
 from common.declare.strict import to_dict
 from common.errors import StudyError
@@ -62,3 +62,17 @@ def test_a_pair_that_compares_nothing_is_refused(pair, error, tmp_path, monkeypa
     with pytest.raises((StudyError, ValueError)) as refused:
         effects()
     assert getattr(refused.value, "code", error) == error
+
+
+# The head of one task: how it compares, and what a cosine needs in place of a linear layer.
+HEAD = r"tasks\.para\.(pair_method|segments|dropout|threshold|loss)"
+BUDGET_FIELDS = FIELDS | {"cosine against concatenation": HEAD, "gradient surgery": r"surgery\..*"}
+
+
+def test_the_budget_check_has_eight_rows_in_pairs_of_which_the_method_alone_differs() -> None:
+    pairs = effects(BUDGET_FILE)
+    assert len(pairs) == 4 and len({name for pair in pairs for name in (pair.a, pair.b)}) == 8
+    for pair in pairs:
+        first, second = (flat(to_dict(row(name).specs[0])) for name in (pair.a, pair.b))
+        differ = {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)}
+        assert differ and all(re.fullmatch(BUDGET_FIELDS[pair.method], name) for name in differ), sorted(differ)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from common.declare.effects import Effect
@@ -104,3 +105,31 @@ def test_choosing_an_epoch_adds_what_the_last_one_lacks(results) -> None:
     frame = overview.choice_of_epoch(results).set_index("model")["gain of choosing"]
     assert frame.iloc[0] == pytest.approx(0.03) and frame.index[0] == row(APART).label
     assert frame["pair encoding"] == pytest.approx(0.0)
+
+
+def added(method: str, estimate: float, half: float = 0.001, a: str = "a", also: str = "", seeds: int = 3) -> dict:
+    ends = {"low": estimate - half, "high": estimate + half}
+    known = {"method": method, "a": a, "also": also, "metric": "overall", "estimate": estimate, "seeds": seeds}
+    return known | ends
+
+
+def entering(*lines: dict) -> list[str]:
+    frame = overview.recipe(pd.DataFrame(lines))
+    return frame.loc[frame["enters"], "method"].tolist()
+
+
+def test_a_method_enters_the_recipe_by_its_mean_over_clean_pairs_unless_one_shows_a_loss() -> None:
+    assert entering(added("SMART", 0.02), added("SMART", 0.0), added("PALs", 0.005)) == ["SMART"]
+    assert entering(added("SMART", 0.05), added("SMART", -0.01)) == [], "one interval lies below zero"
+    assert entering(added("SMART", 0.05), added("SMART", -0.01, half=0.02)) == ["SMART"]
+    assert entering(added("SMART", 0.0081)) == ["SMART"] and entering(added("SMART", 0.008)) == []
+    assert entering(added("SMART", 0.05, also="more"), added("PALs", 0.05, seeds=1)) == []
+
+
+def test_of_methods_that_exclude_each_other_the_more_helpful_enters_and_its_best_variant_is_named() -> None:
+    cosine, pooling = added("cosine head", 0.02), added("mean pooling", 0.03)
+    assert entering(cosine, added("pair encoding", 0.1), pooling) == ["pair encoding"]
+    assert entering(cosine, added("pair encoding", 0.01), pooling) == ["mean pooling", "cosine head"]
+    assert entering(cosine, pooling) == ["mean pooling", "cosine head"]
+    frame = overview.recipe(pd.DataFrame([added("weights", 0.01, a="x"), added("weights", 0.03, a="y")]))
+    assert frame["chosen pair"].tolist() == ["y"] and frame["mean"].iloc[0] == pytest.approx(0.02)

@@ -18,6 +18,10 @@ from common.results.scoring import difference_error
 from common.runs.session import Results, Study
 
 EFFECTS = ["method", "a", "b", "label", "report", "also", "metric", "estimate", "low", "high", "seeds", "run_id"]
+# The rule of the recipe, written before the runs: see DEVIATIONS D86.
+ENTERS_ABOVE = 0.008  # the sampling error of the difference of two overalls (declare/reported/claims.py)
+EXCLUDED_BY = {"pair encoding": ("cosine head", "mean pooling")}
+RECIPE = ["method", "pairs", "mean", "worst high", "chosen pair", "enters"]
 CHOICE = ["model", "report", "seeds", "epochs", "last epoch", "best epoch", "gain of choosing"]
 
 
@@ -79,6 +83,29 @@ def settled(contradictions: Iterable[Contradiction], effects: pd.DataFrame) -> p
         line = {"topic": entry.topic, "what they say": said, "what could make both right": " ".join(entry.explanations)}
         lines.append(line | {"decided by": entry.decided_by, "overall here": "; ".join(here)})
     return pd.DataFrame(lines)
+
+
+def recipe(effects: pd.DataFrame) -> pd.DataFrame:
+    """Which methods the recipe combines, by the rule of D86: from dev alone, the most helpful first.
+
+    Args:
+        effects: of `effects_frame`; pairs that differ in more than the method, or have one seed, do not count.
+
+    Returns:
+        One line per method. `chosen pair` is its row that gained most, whose variant of the method is taken.
+    """
+    counted = effects[(effects["metric"] == "overall") & (effects["also"] == "") & (effects["seeds"] > 1)]
+    lines = []
+    for method, part in counted.groupby("method", sort=False):
+        best, mean, worst = part.loc[part["estimate"].idxmax(), "a"], part["estimate"].mean(), part["high"].min()
+        lines.append([method, len(part), mean, worst, best, bool(mean > ENTERS_ABOVE and worst >= 0)])
+    frame = pd.DataFrame(lines, columns=RECIPE).sort_values("mean", ascending=False, kind="stable", ignore_index=True)
+    for first, others in EXCLUDED_BY.items():
+        rivals = frame[frame["enters"] & frame["method"].isin([first, *others])]
+        winner = rivals["method"].iloc[0] if len(rivals) else ""
+        beaten = others if winner == first else (first,) if winner else ()
+        frame.loc[frame["method"].isin(beaten), "enters"] = False
+    return frame
 
 
 def cost_frame(results: Results) -> pd.DataFrame:
