@@ -32,7 +32,7 @@ import psutil
 from common.runs.store import RECORD, _sealed, _to_json
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST_S, STOPPED_S = 1200.0, 2.0
+LONGEST_S, STOPPED_S, SPAN_S = 1200.0, 2.0, 60.0
 # Done, input, environment, a run failed; ended by a signal, told by the runner (128 + number) or by the system.
 EXPECTED = {0, 2, 3, 4, 130, 143, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM}
 BAD_INPUT = [["--data", "/nowhere"], ["--seeds", "x"], ["--encoder", ""], ["--only", "77"], ["--encoder", "~nobody/x"]]
@@ -190,7 +190,8 @@ def main() -> int:
         if code := calm.call():
             print((calm.out / "errors").read_text(), file=sys.stderr)
             return code
-        storm = Chaos(Path(folder) / "storm", options.seed, time.monotonic() - started, given)
+        span_s = min(time.monotonic() - started, SPAN_S)
+        storm = Chaos(Path(folder) / "storm", options.seed, span_s, given)
         end = time.monotonic() + 60 * options.minutes
         while time.monotonic() < end:
             storm.turn()

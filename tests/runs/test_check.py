@@ -174,7 +174,7 @@ def split(labels: list[float], *texts: str) -> Split:
 def test_data_that_teach_nothing_or_have_another_scale_are_named() -> None:
     corpus = {
         "sst": {"train": split([2, 2]), "dev": split([2])},
-        "sts": {"train": split([0.2, 0.9]), "dev": split([1.0])},
+        "sts": {"train": split([0.2, 0.9]), "dev": split([1.0, 0.5])},
     }
     one, scale = check.data_problems(corpus)
     assert "sst train: all 2 labels are 2" in one and "sts train: no score is above 0.9" in scale
