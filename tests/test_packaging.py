@@ -510,3 +510,11 @@ def test_an_active_environment_of_something_else_is_not_used(sandbox: Sandbox, t
     assert (code, out) == (0, f"ready: {sandbox.root}/.venv/bin/python")
     assert "does not hold this checkout" in err[0]
     assert [line.split()[0] for line in err[1:]] == ["Creating", "Installing", "Installed."]
+
+
+def test_every_data_file_of_the_package_is_installed_with_it() -> None:
+    folder = ROOT / "src" / "common"
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]["common"]
+    named = {path for pattern in patterns for path in folder.glob(pattern)}
+    there = {path for path in folder.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there and there == {path for path in there if {path, *path.parents} & named}

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pandas as pd
+import pytest
+
 from common.declare.profile import profile_named
 from common.declare.rows import row, rows
 from common.results import declared
@@ -68,3 +71,25 @@ def test_what_a_profile_changes_stands_beside_what_the_report_has() -> None:
     assert (frame["report"] != frame["here"]).all() and "tasks.sts.pair_method" not in frame.index
     unchanged = SimpleNamespace(apply=lambda spec, seed: spec)
     assert declared.applied_frame(unchanged, of).empty
+
+
+def test_printed_differences_err_as_shares_correlations_and_their_means_do() -> None:
+    gains = declared.printed_gains().set_index("comparison")
+    accuracy = gains.loc["SST: Model D - Model C > 0.01"]  # 0.446 and 0.426 of 1,101
+    assert accuracy["printed"] == pytest.approx(0.02) and not accuracy["exceeds"]
+    assert accuracy["error"] == pytest.approx(((0.446 * 0.554 + 0.426 * 0.574) / 1101) ** 0.5)
+    correlation = gains.loc["STS r: Model D - Model C > 0.01"]  # 0.332 and 0.121 of 863
+    assert correlation["error"] == pytest.approx(((1 - 0.332**2) ** 2 + (1 - 0.121**2) ** 2) ** 0.5 / 860**0.5)
+    assert correlation["exceeds"]
+    overall = gains.loc["overall: Model D - Model C >= 0"]
+    quora = gains.loc["Quora: Model D - Model C > 0", "error"]
+    parts = [accuracy["error"], quora, correlation["error"]]
+    assert overall["error"] == pytest.approx(sum(part**2 for part in parts) ** 0.5 / 3)
+
+
+def test_printed_differences_are_counted_once_and_only_where_two_rows_are_compared_by_one_metric() -> None:
+    gains = declared.printed_gains()
+    assert not gains["comparison"].str.contains("minus|within|<=").any()
+    assert not gains.assign(pair=gains["comparison"].str.rpartition(" ")[0]).duplicated(["report", "pair"]).any()
+    counted = declared.gains_counted(pd.DataFrame({"report": ["a", "b", "a"], "exceeds": [True, True, False]}))
+    assert counted.to_numpy().tolist() == [["a", 2, 1], ["b", 1, 1], ["all", 3, 2]]

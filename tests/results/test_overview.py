@@ -133,3 +133,42 @@ def test_of_methods_that_exclude_each_other_the_more_helpful_enters_and_its_best
     assert entering(cosine, pooling) == ["mean pooling", "cosine head"]
     frame = overview.recipe(pd.DataFrame([added("weights", 0.01, a="x"), added("weights", 0.03, a="y")]))
     assert frame["chosen pair"].tolist() == ["y"] and frame["mean"].iloc[0] == pytest.approx(0.02)
+
+
+def test_a_settled_effect_says_whether_its_interval_decides() -> None:
+    lines = [added("x", 0.02), added("x", -0.02), added("x", 0.0), added("x", 0.5, seeds=1)]
+    words = [overview._decided(line) for line in pd.DataFrame(lines).itertuples()]
+    assert words == ["a gain", "a loss", "inconclusive", "one seed"]
+
+
+@pytest.fixture
+def seven(monkeypatch: pytest.MonkeyPatch):
+    """Seven rows of one seed whose answers a test gives: row number -> share of right answers in two tasks, and r."""
+
+    def make(quality) -> Results:
+        rng, of = np.random.default_rng(5), [f"r{number}" for number in range(7)]
+        labels = {"sst": rng.integers(0, 5, 400), "para": rng.integers(0, 2, 400), "sts": rng.normal(size=400)}
+        given = {}
+        for number, name in enumerate(of):
+            for task, truth in labels.items():
+                wrong = rng.random(400) > quality(number)
+                noise = rng.normal(size=400) * (1.5 - quality(number))
+                given[name, task] = truth + noise if task == "sts" else np.where(wrong, -1, truth)
+        monkeypatch.setattr(overview, "labels_card", lambda lab: labels)
+        monkeypatch.setattr(overview, "answers", lambda lab, record, task: given[record.run_id, task])
+        return Results({n: RowResult(row(PAIR), (Record({"run_id": n, "spec": {"seed": 0}}),)) for n in of})
+
+    return make
+
+
+def test_choosing_among_equal_settings_finds_a_lead_that_is_not_there(seven) -> None:
+    line = overview.choice_of_setting(None, seven(lambda number: 0.6)).iloc[0]
+    assert line["settings"] == 7 and line["seed"] == 0
+    assert line["lead where chosen"] > 0.015 > abs(line["lead elsewhere"])
+    assert line["optimism"] == pytest.approx(line["lead where chosen"] - line["lead elsewhere"])
+    assert line["low"] < line["optimism"] < line["high"]
+
+
+def test_a_setting_that_is_far_better_keeps_its_lead_on_other_examples(seven) -> None:
+    line = overview.choice_of_setting(None, seven(lambda number: 0.9 if number == 3 else 0.4)).iloc[0]
+    assert line["lead elsewhere"] > 0.2 and abs(line["optimism"]) < 0.01

@@ -1,7 +1,7 @@
 """The tasks of the study: their columns, label ranges and metrics.
 
 Source: the CS224N default project (SST-5, Quora question pairs, STS benchmark) and its CFIMDB warm-up set.
-Not here: reading (`sources.py`) and the number of examples a profile uses (`spec.py`).
+Not here: reading (`sources.py`) and the number of examples a profile uses (`profile.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Task:
         high: largest label allowed.
         metric: "accuracy" (fraction) or "pearson" (r in [-1, 1]).
         report_train: size of the train set that the five reports used.
+        report_dev: size of its dev set, without two malformed rows of Quora.
     """
 
     name: str
@@ -34,15 +35,16 @@ class Task:
     high: float
     metric: str
     report_train: int
+    report_dev: int
 
 
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        Task("sst", ("sentence",), "sentiment", "classes", 5, 0, 4, "accuracy", 8544),
-        Task("para", ("sentence1", "sentence2"), "is_duplicate", "classes", 2, 0, 1, "accuracy", 141498),
-        Task("sts", ("sentence1", "sentence2"), "similarity", "score", None, 0, 5, "pearson", 6040),
-        Task("cfimdb", ("sentence",), "sentiment", "classes", 2, 0, 1, "accuracy", 1707),
+        Task("sst", ("sentence",), "sentiment", "classes", 5, 0, 4, "accuracy", 8544, 1101),
+        Task("para", ("sentence1", "sentence2"), "is_duplicate", "classes", 2, 0, 1, "accuracy", 141498, 20212),
+        Task("sts", ("sentence1", "sentence2"), "similarity", "score", None, 0, 5, "pearson", 6040, 863),
+        Task("cfimdb", ("sentence",), "sentiment", "classes", 2, 0, 1, "accuracy", 1707, 245),
     )
 }
 

@@ -12,9 +12,12 @@ import pandas as pd
 from common.declare import reported
 from common.declare.reported import claims as ledger
 from common.declare.reported.claims import Claim, Measure, Term
-from common.declare.rows import Row, changes, row
+from common.declare.rows import Row, changes, reports, row
 from common.declare.tasks import TASK_NAMES, TASKS
 from common.errors import StudyError
+from common.results.intervals import Estimate
+from common.results.long import TASK_METRICS
+from common.results.scoring import PARTS, TASK_OF
 from common.runs.session import Study
 
 # Short names for what claims compare, some of which no run here measures.
@@ -167,6 +170,49 @@ def _printed_quantity(quantity: str, of: dict[str, str], row_id: str, values: Pr
     }
     found = [values.get((row_id, *key), ABSENT) for key in keys.get(quantity, [])]
     return found[0] - sum(found[1:]) if found else ABSENT
+
+
+def printed_gains() -> pd.DataFrame:
+    """Every printed dev difference that a claim rests on, each once, and whether it exceeds sampling error.
+
+    `error` is what two dev samples of the reports' size would differ by: binomial for an accuracy, Fisher's z for a
+    correlation, the two rows as if on examples of their own (no report prints what pairing would need). `exceeds` is
+    True where the 95 % interval leaves out 0. Claims that two things are alike rest on no difference of scores.
+    """
+    values, lines = reported.printed_values(), {}
+    for claim in (claim for report in reports() for claim in ledger.load(report)):
+        for term in claim.terms:
+            sides = (term.a, term.split, term.metric), (term.b, term.split_b, term.metric_b)
+            found = printed_difference(term, values)
+            error = math.hypot(*(_printed_error(values, *side) for side in sides))
+            is_gain = sides[0][1:] == sides[1][1:] and term.op not in ledger.EQUIVALENCES
+            if not is_gain or math.isnan(found) or math.isnan(error):
+                continue
+            low, high = Estimate(found, error, math.inf, 1).interval()
+            line = {"report": claim.id.partition("_")[0], "claim": claim.id, "comparison": demand(term)}
+            line |= {"printed": found, "error": error, "exceeds": low > 0 or high < 0}
+            lines.setdefault(frozenset(sides), line)
+    return pd.DataFrame(lines.values())
+
+
+def gains_counted(gains: pd.DataFrame) -> pd.DataFrame:
+    """Of how many printed differences how many exceed what another dev sample would give, by report and in all."""
+    table = gains.groupby("report", sort=False)["exceeds"].agg(["count", "sum"])
+    table.loc["all"] = table.sum()
+    return table.set_axis(["printed differences", "exceed sampling error"], axis=1).reset_index()
+
+
+def _printed_error(values: PrintedValues, row_id: str, split: str, metric: str) -> float:
+    """Standard error of a printed dev score; NaN where it, or a part of an overall, is not printed."""
+    if metric == "overall":
+        parts = PARTS["overall_normalised" if row(row_id).report in reported.NORMALISED_OVERALL else metric]
+        errors = [_printed_error(values, row_id, split, name) for name in TASK_METRICS]
+        return math.hypot(*(factor * error for factor, error in zip(parts, errors, strict=True))) / len(parts)
+    score = values.get((row_id, split, metric), ABSENT)
+    if split != "dev" or metric not in TASK_OF:
+        return ABSENT
+    n = TASKS[TASK_OF[metric]].report_dev
+    return (1 - score**2) / math.sqrt(n - 3) if metric == "sts_corr" else math.sqrt(score * (1 - score) / n)
 
 
 def _is_difference(measure: Measure) -> bool:

@@ -5,23 +5,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from common.declare.effects import Effect
 from common.declare.reported.contradictions import Contradiction
+from common.declare.tasks import TASKS
 from common.results.compare import at_constant, summary
-from common.results.intervals import estimate
+from common.results.facts import labels_card
+from common.results.intervals import estimate, weighted_correlations
 from common.results.long import CONSTANT_LABEL, MAIN_METRICS, METRICS, Baselines, is_trained
 from common.results.scoring import difference_error
+from common.results.subsets import answers
+from common.runs.record import Record
 from common.runs.session import Results, Study
+from common.training.evaluate import OVERALL_TASKS
 
 EFFECTS = ["method", "a", "b", "label", "report", "also", "metric", "estimate", "low", "high", "seeds", "run_id"]
 # The rule of the recipe, written before the runs: see DEVIATIONS D86.
 ENTERS_ABOVE = 0.008  # the sampling error of the difference of two overalls (declare/reported/claims.py)
 EXCLUDED_BY = {"pair encoding": ("cosine head", "mean pooling")}
 RECIPE = ["method", "pairs", "mean", "worst high", "chosen pair", "enters"]
+CUTS = 1000  # of dev into two halves
 CHOICE = ["model", "report", "seeds", "epochs", "last epoch", "best epoch", "gain of choosing"]
 
 
@@ -78,11 +85,21 @@ def settled(contradictions: Iterable[Contradiction], effects: pd.DataFrame) -> p
     effects, lines = effects[effects["metric"] == "overall"], []
     for entry in contradictions:
         part = effects[effects["a"].isin(entry.rows) & effects["b"].isin(entry.rows)]
-        here = [f"{e.method} ({e.report}): {e.estimate:+.3f} [{e.low:+.3f}, {e.high:+.3f}]" for e in part.itertuples()]
+        here = [
+            f"{e.method} ({e.report}): {e.estimate:+.3f} [{e.low:+.3f}, {e.high:+.3f}], {_decided(e)}"
+            for e in part.itertuples()
+        ]
         said = "; ".join(f"{report}: {text}" for report, text in entry.positions.items())
         line = {"topic": entry.topic, "what they say": said, "what could make both right": " ".join(entry.explanations)}
         lines.append(line | {"decided by": entry.decided_by, "overall here": "; ".join(here)})
     return pd.DataFrame(lines)
+
+
+def _decided(effect: NamedTuple) -> str:
+    """The verdict on an effect in words; one seed decides nothing."""
+    if effect.seeds == 1:
+        return "one seed"
+    return "a gain" if effect.low > 0 else "a loss" if effect.high < 0 else "inconclusive"
 
 
 def recipe(effects: pd.DataFrame) -> pd.DataFrame:
@@ -140,3 +157,42 @@ def choice_of_epoch(results: Results) -> pd.DataFrame:
             lines.append(known | {"gain of choosing": best - last})
     frame = pd.DataFrame(lines, columns=CHOICE)
     return frame.sort_values("gain of choosing", ascending=False, kind="stable", ignore_index=True)
+
+
+def choice_of_setting(lab: Study, results: Results) -> pd.DataFrame:
+    """What choosing the best of several rows by their overall on dev adds that is not there on other examples.
+
+    Dev is cut into random halves CUTS times. `lead where chosen` is that of the best row of one half over the mean of
+    all rows, `lead elsewhere` that of the same row on the other half, `optimism` their difference, its interval the
+    middle 95 % of the cuts. One line a seed that all rows have.
+    """
+    sides, lines = [{record.seed: record for record in result.runs} for result in results.values()], []
+    for seed in (seed for seed in sides[0] if all(seed in side for side in sides)):
+        halves = _on_halves(lab, [side[seed] for side in sides], np.random.default_rng(seed))
+        first, second = (scores - scores.mean(1, keepdims=True) for scores in halves)  # (D, rows)
+        chosen = (np.arange(CUTS), first.argmax(1))
+        low, high = np.quantile(optimism := first[chosen] - second[chosen], [0.025, 0.975])
+        line = {"seed": seed, "settings": len(sides), "lead where chosen": first[chosen].mean()}
+        line |= {"lead elsewhere": second[chosen].mean(), "optimism": optimism.mean(), "low": low, "high": high}
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _on_halves(lab: Study, records: list[Record], draws: np.random.Generator) -> list[np.ndarray]:
+    """Overalls of the records (CUTS, R) on either half of each cut; a correlation that is undefined counts as 0."""
+    totals = [np.zeros((CUTS, len(records))) for _ in range(2)]
+    for task in OVERALL_TASKS:
+        labels, answered = labels_card(lab)[task], [answers(lab, record, task) for record in records]
+        order = draws.random((CUTS, len(labels))).argsort(1)
+        is_first = order < len(labels) // 2
+        for total, half in zip(totals, (is_first, ~is_first), strict=True):
+            for column, found in enumerate(answered):
+                total[:, column] += _score(half.astype(float), found, labels, TASKS[task].kind) / len(OVERALL_TASKS)
+    return totals
+
+
+def _score(counts: np.ndarray, found: np.ndarray, labels: np.ndarray, kind: str) -> np.ndarray:
+    """(D,) accuracy or correlation of the examples that each line of counts (D, N) takes."""
+    if kind == "classes":
+        return counts @ (found == labels) / counts.sum(1)
+    return np.nan_to_num(weighted_correlations(counts, found, labels))
