@@ -200,7 +200,7 @@ def _published_parameters(study: Study) -> dict[str, object]:
 
 def _check_places(study: Study) -> None:
     """Find out before training whether everything can be written; nothing is left behind."""
-    for folder in (study.places.results, study.places.figures, study.places.build):
+    for folder in (study.places.results, study.places.figures, study.places.build, study.places.locks):
         existing = next(place for place in (folder, *folder.parents) if place.exists())
         probe = existing / f".writable-{uuid.uuid4().hex}"  # not that of another run_all
         atomic_write(probe, b"")

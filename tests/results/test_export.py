@@ -36,7 +36,8 @@ def rows_of(task: str, split: str) -> list[tuple[str, ...]]:
     rng = np.random.default_rng([ord(task[1]), split == "train"])
     texts = 1 if task == "sst" else 2
     made = [tuple(" ".join(rng.choice(WORDS, rng.integers(3, 12))) for _ in range(texts)) for _ in range(17)]
-    labelled = [(f"{task}{split}{(7 * i) % 17:02}", *text, str(i % 2)) for i, text in enumerate(made)]
+    top = 5 if task == "sts" else 1
+    labelled = [(f"{task}{split}{(7 * i) % 17:02}", *text, str(i % 2 * top)) for i, text in enumerate(made)]
     return labelled[::-1] if split == "test" else labelled
 
 
@@ -240,7 +241,7 @@ def test_a_row_is_exported_for_every_seed(exported: tuple, copied: Callable, req
 
 
 def test_kept_weights_are_used(exported: tuple, copied: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.Study, "_train", lambda study, jobs: pytest.fail("trained") if jobs else {})
+    monkeypatch.setattr(session.Study, "_train", lambda study, plans, jobs: pytest.fail("trained") if jobs else {})
     lab, run_id = copied(), exported[1]
     (folder,) = export.export(lab, run_id)
     assert read(folder, "sst", "dev") == read(exported[0].places.predictions / run_id, "sst", "dev")

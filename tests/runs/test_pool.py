@@ -133,10 +133,10 @@ def test_a_kill_for_lack_of_memory_is_told_from_other_kills(monkeypatch: pytest.
 
 
 def test_a_worker_that_hangs_is_ended_and_its_stack_is_in_the_log(make, out: Path, store: RunStore) -> None:
-    found = make(2, silence_s=4).run([job(out, 1, "run 600", examples=9), job(out, 2), job(out, 3)], store, silent)
+    found = make(2, silence_s=10).run([job(out, 1, "run 600", examples=9), job(out, 2), job(out, 3)], store, silent)
     assert outcomes(found) == {1: "failed", 2: "finished", 3: "finished"}
     failure = found["000000000001-s0"]
-    assert failure["message"].startswith("no progress for 4 s") and "in attempt" in Path(failure["log"]).read_text()
+    assert failure["message"].startswith("no progress for 10 s") and "in attempt" in Path(failure["log"]).read_text()
     assert not any(is_running(int(pid)) for run_id, pid, _ in lines(out) if run_id == "000000000001-s0")
 
 
@@ -145,7 +145,7 @@ def test_a_stopped_worker_is_ended_too(make, out: Path, store: RunStore) -> None
         if event["label"] == "run 600" and event["event"] == "progress" and event["done"] == 1:
             os.kill(next(iter(processes(out))), signal.SIGSTOP)
 
-    found = make(silence_s=4).run([job(out, 1, "run 600", examples=9), job(out, 2)], store, stop)
+    found = make(silence_s=10).run([job(out, 1, "run 600", examples=9), job(out, 2)], store, stop)
     assert outcomes(found) == {1: "failed", 2: "finished"}
     assert "in attempt" in Path(found["000000000001-s0"]["log"]).read_text()
 
