@@ -14,6 +14,7 @@ import pytest
 
 import common as study
 from common import predict
+from common.declare.tasks import CLASS_NAMES
 from common.runs import session
 
 
@@ -36,7 +37,7 @@ def test_one_text_is_answered_by_the_sentiment_and_two_by_the_pair_tasks(capsys)
     shares = [float(number) for number in re.findall(r"(?:negative|neutral|positive) (\d\.\d+)", text)]
     expected = study.load("swissbert_pair", "smoke").predict("sst", ["a fine film"])[0]
     np.testing.assert_allclose(shares, expected, atol=6e-4)
-    assert f"takes it for {predict.SENTIMENTS[expected.argmax()]};" in text and "On dev: accuracy" in text
+    assert f"takes it for {CLASS_NAMES['sst'][expected.argmax()]};" in text and "On dev: accuracy" in text
     text = said(capsys, "swissbert_pair", "a dog runs", "a cat sits")
     assert "sentiment" not in text and re.search(r"paraphrase: probability 0\.\d{3}", text)
     assert re.search(r"similarity: \d\.\d\d of 5\n  From 0, nothing in common, to 5", text)

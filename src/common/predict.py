@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from common.cli import Parser
+from common.declare.tasks import CLASS_NAMES, TASKS
 from common.errors import DONE, StudyError
 
 if TYPE_CHECKING:  # torch takes seconds: help and refusals need none
@@ -27,8 +28,6 @@ examples:
 
 exit codes: 0 answered, 2 input refused, 3 environment, 4 the training failed, 130 stopped
 """
-SENTIMENTS = ("very negative", "negative", "neutral", "positive", "very positive")
-REVIEWS = ("negative", "positive")
 
 
 def load(
@@ -105,7 +104,6 @@ def _check_texts(texts: list[str]) -> None:
 
 def _answers(study: Study, name: str, texts: list[str]) -> list[str]:
     """Lines that say who answers, what, and what that means."""
-    from common.declare.tasks import TASKS
     from common.runs import models
 
     def fits(task: str) -> bool:
@@ -129,7 +127,7 @@ def _answers(study: Study, name: str, texts: list[str]) -> list[str]:
 def _told(task: TaskSpec, answer) -> list[str]:
     """The answer, and a sentence on what it means."""
     if task.name in ("sst", "cfimdb"):
-        names = SENTIMENTS if task.name == "sst" else REVIEWS
+        names = CLASS_NAMES[task.name]
         shares = ", ".join(f"{name} {share:.3f}" for name, share in zip(names, answer, strict=True))
         likeliest = names[answer.argmax()]
         return [f"sentiment ({task.name}): {shares}", f"  The model takes it for {likeliest}; these are probabilities."]

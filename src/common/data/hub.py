@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from common.data.split import Split
 from common.data.tables import Row, make_split, missing_column, parse_label
-from common.declare.tasks import TASKS, Task
+from common.declare.tasks import CLASS_NAMES, TASKS, Task
 from common.errors import StudyError
 
 if TYPE_CHECKING:
@@ -45,11 +45,6 @@ HUB_TEXTS = {
 HUB_TEXT_SPLITS = {"imdb": "unsupervised", "mnli": "train", "sick": "train"}
 HUB_SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 HUB_NO_LABEL = -1
-# What the whole labels mean; a data set that numbers its names otherwise is read by the names.
-LABEL_NAMES = {
-    "sst": ("very negative", "negative", "neutral", "positive", "very positive"),
-    "para": ("not duplicate", "duplicate"),
-}
 _SAVE_FIX = (
     "Save the DatasetDict, all splits included, with save_to_disk in <folder>/{sst5,qqp,stsb,imdb,multi_nli,sick}."
 )
@@ -142,9 +137,9 @@ def _hub_split(data: datasets.Dataset, task: Task, place: str) -> Split:
 
 
 def _renamed(labels: list, feature: object, task: Task, place: str) -> list:
-    """Labels in our numbers; truth values as 0 and 1."""
+    """Labels in our numbers: a data set that numbers its names otherwise is read by the names; truth values as 0, 1."""
     names = [str(name).replace("_", " ").lower() for name in getattr(feature, "names", None) or []]
-    wanted = LABEL_NAMES.get(task.name, ())
+    wanted = CLASS_NAMES.get(task.name, ())
     if not names or all(name == str(number) for number, name in enumerate(names)):
         return [int(label) if isinstance(label, bool) else label for label in labels]
     if sorted(names) != sorted(wanted):

@@ -50,3 +50,9 @@ TASKS: dict[str, Task] = {
 
 # How tables and figures name them.
 TASK_NAMES = {"sst": "SST", "para": "Quora", "sts": "STS", "cfimdb": "CFIMDB"}
+# What the whole labels mean, from 0.
+CLASS_NAMES = {
+    "sst": ("very negative", "negative", "neutral", "positive", "very positive"),
+    "para": ("not duplicate", "duplicate"),
+    "cfimdb": ("negative", "positive"),
+}

@@ -40,6 +40,7 @@ LATEX_SPECIAL = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+PLAIN_NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?")
 MARKDOWN_SPECIAL = re.compile(r"([\\`*_{}\[\]|~#])")
 
 
@@ -168,11 +169,7 @@ def _inert(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = value.replace("\r", " ")  # csv writes it unquoted, and readers take it for the end of the line
-    return f"'{text}" if value.startswith(FORMULA) and not _is_number(value) else text
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?[\d.]+(e[+-]?\d+)?", text) is not None
+    return f"'{text}" if value.startswith(FORMULA) and not PLAIN_NUMBER.fullmatch(value) else text
 
 
 def flattened(frame: pd.DataFrame) -> pd.DataFrame:

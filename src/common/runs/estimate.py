@@ -12,13 +12,12 @@ from dataclasses import replace
 from common.declare.profile import REPORT_TRAIN
 from common.declare.rows import row
 from common.declare.spec import RunSpec
+from common.declare.tasks import TASKS
 from common.runs.session import Study
 from common.training import loop
 
 # Mean tokens of an example with its special ones, both sentences of a pair counted (measured on the starter's data).
 TOKENS = {"sst": 23, "para": 31, "sts": 31, "cfimdb": 250}
-# Examples of dev, for tasks whose final evaluation is not capped.
-REPORT_DEV = {"sst": 1101, "para": 20212, "sts": 863, "cfimdb": 245}
 BACKWARD = 3  # an update against a forward pass alone
 SMART = 3  # an update with SMART against one without: measured in benchmarks/methods.py
 CALIBRATION_ROW, CALIBRATION_EXAMPLES = "swissbert_pair", 160
@@ -34,11 +33,11 @@ def passed_tokens(spec: RunSpec) -> float:
     passes = sum(weights[name] * trained[name] * (SMART if name in smart else 1) for name in trained)
     updates = BACKWARD * spec.total_examples(REPORT_TRAIN) * passes / max(1, sum(weights.values()))
     per_epoch = sum(
-        count * (min(spec.dev_examples or REPORT_DEV[name], REPORT_DEV[name]) + (spec.train_examples or 0))
+        count * (min(spec.dev_examples or TASKS[name].report_dev, TASKS[name].report_dev) + (spec.train_examples or 0))
         for name, count in trained.items()
     )
     final = sum(
-        TOKENS[task.name] * min(spec.final_examples or REPORT_DEV[task.name], REPORT_DEV[task.name])
+        TOKENS[task.name] * min(spec.final_examples or TASKS[task.name].report_dev, TASKS[task.name].report_dev)
         for task in spec.tasks
     )
     return updates + spec.total_epochs * per_epoch + final

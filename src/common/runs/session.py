@@ -255,8 +255,7 @@ class Study:
 
     def stale(self, record: Record) -> list[str]:
         """What the run was trained on that is here and differs: data sets, the encoder's weights, config, tokenizer."""
-        is_here = self.source and not (self.data == "hub" and self.report_only)  # a report fetches nothing
-        data, encoder = _fingerprint(self.source) if is_here else {}, _encoder_hashes(self.encoder_source)
+        data, encoder = _fingerprint(self.source) if self._has_data else {}, _encoder_hashes(self.encoder_source)
         changed = [name for name, digest in record["hashes"]["data"].items() if data.get(name, digest) != digest]
         return changed + [f"{self.encoder} ({name})" for name in encoder if record["hashes"].get(name) != encoder[name]]
 
@@ -402,9 +401,14 @@ class Study:
             if names
         }
 
+    @property
+    def _has_data(self) -> bool:
+        """Whether the data can be read here; a report fetches nothing."""
+        return bool(self.source) and not (self.data == "hub" and self.report_only)
+
     def _tasks_here(self) -> set[str]:
         """Tasks that the data hold: as read or, where they are not here, as the data card has them."""
-        if self.source and not (self.data == "hub" and self.report_only):
+        if self._has_data:
             return set(self.corpus())
         card = self.store.card("data")
         return set(card["counts"] if card else TASKS)
