@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace) -> int:
     if study.report_only:
         study.refuse_stale(held)
     if options.dry_run:
-        return _dry_run(study, chosen, options.force)
+        return _dry_run(study, chosen, set() if options.force else {record.run_id for record in held})
     started = time.monotonic()
     with _private_folder() as folder, _no_child_left():
         notebooks.prepare_kernels(folder, thread_environment(study.profile.threads))
@@ -311,18 +311,19 @@ def _say_if_code_changed(held: list[dict], force: bool) -> None:
         print(f"Note: {others} of {len(held)} {note}", flush=True)
 
 
-def _dry_run(study: Study, chosen: list[Path], force: bool) -> int:
+def _dry_run(study: Study, chosen: list[Path], held: set[str]) -> int:
     """Say what a call would train and how long it would take here, after checking what the call would check.
 
     Variants that a notebook makes itself come on top. A report trains nothing, and needs neither data nor encoder.
+    `held` are the runs that are not trained again.
     """
     if not study.report_only:
         study.check(plan for path in chosen for plan in _announced(study, path))
     lacking, specs = "missing" if study.report_only else "to train", {}
     for path in chosen:
-        planned = _planned(study, [path])
-        missing = [plan for plan, record in planned if force or not record or study.lacks_weights(plan.run_id)]
-        print(f"{path.stem}: {len(planned)} runs, {len(planned) - len(missing)} in the store, {len(missing)} {lacking}")
+        plans = {plan.run_id: plan for plan in _announced(study, path)}
+        missing = [plan for run_id, plan in plans.items() if run_id not in held or study.lacks_weights(run_id)]
+        print(f"{path.stem}: {len(plans)} runs, {len(plans) - len(missing)} in the store, {len(missing)} {lacking}")
         for plan in missing:
             print(f"  {plan}, {plan.applied.total_examples(REPORT_TRAIN):,} examples")
             specs[plan.run_id] = plan.applied
