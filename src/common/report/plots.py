@@ -312,18 +312,20 @@ def forest(frame: pd.DataFrame) -> Figure:
 @styled
 def costs(frame: pd.DataFrame) -> Figure:
     """Overall score against seconds of training, a mark a run; a line joins the rows that nothing cheaper beats."""
-    figure, axes = panels(1, 1, 10.5, 5.6)
-    for number, (report, part) in enumerate(frame.groupby("report")):
-        axes[0].plot(part["seconds"], part["overall"], "o", color=PALETTE[number], alpha=0.7, label=report)
     best = frame[frame["on the front"]].groupby("label", sort=False)[["seconds", "overall"]].mean()
     best = best.sort_values("seconds")
+    figure, axes = panels(1, 1, 10.5, 6.5 + 0.25 * len(best))  # a line of the legend each
+    for number, (report, part) in enumerate(frame.groupby("report")):
+        axes[0].plot(part["seconds"], part["overall"], "o", color=PALETTE[number], alpha=0.7, label=report)
     axes[0].step(best["seconds"], best["overall"], where="post", color="black", linewidth=1.2, label="the best so far")
     box = {"facecolor": "white", "edgecolor": "black", "linewidth": 0.6, "pad": 1.5}
     for number, (label, line) in enumerate(best.iterrows(), start=1):
-        at = {"xytext": (-12, 8), "textcoords": "offset points", "fontsize": 9, "bbox": box}
+        above = 8 + 16 * (number % 3)  # neighbours on the front stand close together
+        at = {"xytext": (-12, above), "textcoords": "offset points", "fontsize": 9, "bbox": box}
         axes[0].annotate(str(number), tuple(line), **at)
         axes[0].plot([], [], linestyle="", label=f"{number}: {label}")
     axes[0].set(xscale="log", xlabel="seconds of training, with dev after each epoch", ylabel=METRICS["overall"])
+    axes[0].margins(y=0.15)
     legend_below(figure, axes[0])
     return figure
 
